@@ -1,0 +1,68 @@
+"""rnngrad: how far do gradients travel in a recurrent network, and why?
+
+Conventions, everywhere: inputs x are time-major (T, B, m); states are (T+1, B, S, n) with S state vectors per unit;
+J_t = ds_t/ds_{t-1} has row = output; Phi(t, k) = ds_t/ds_k = J_t … J_{k+1}; parameters W (G, n, n), U (G, n, m),
+b (G, n) have the gate axis first; float64 unless float32 is asked for; logarithms are natural.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names and where they live; imported on first use, so that ``import rnngrad`` itself costs next to nothing.
+_NAMES = {
+    "Network": "network",
+    "System": "dynamics.system",
+    "CELLS": "cells",
+    "rollout": "dynamics.rollout",
+    "Trajectory": "dynamics.rollout",
+    "jacobians": "dynamics.jacobian",
+    "jacobian_chain": "dynamics.chain",
+    "JacobianChain": "dynamics.chain",
+    "bptt": "gradients.bptt",
+    "Gradients": "gradients.assemble",
+    "truncated_bptt": "gradients.truncated",
+    "rtrl": "gradients.rtrl",
+    "gradient_flow": "gradients.flow",
+    "GradientFlow": "gradients.flow",
+    "ConvergenceError": "errors",
+    "SingularError": "errors",
+    "BackendError": "errors",
+    "DivergenceWarning": "errors",
+}
+_MODULES = ("losses",)
+
+__all__ = ["__version__", *_NAMES, *_MODULES]
+
+if TYPE_CHECKING:
+    from . import losses
+    from .cells import CELLS
+    from .dynamics.chain import JacobianChain, jacobian_chain
+    from .dynamics.jacobian import jacobians
+    from .dynamics.rollout import Trajectory, rollout
+    from .dynamics.system import System
+    from .errors import BackendError, ConvergenceError, DivergenceWarning, SingularError
+    from .gradients.assemble import Gradients
+    from .gradients.bptt import bptt
+    from .gradients.flow import GradientFlow, gradient_flow
+    from .gradients.rtrl import rtrl
+    from .gradients.truncated import truncated_bptt
+    from .network import Network
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,213 @@
+"""Every Numba decision in one place: flags, the compile cache, threads, and the launch of a kernel.
+
+``unit`` marks a scalar function that kernels inline; ``kernel`` marks a loop nest that is launched from Python.
+Compiled kernels are kept on disk in a folder named after a digest of the package's sources, so an edited unit can
+never be served from a stale file (Numba itself checks only the file that holds the outermost function).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numba
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from threadpoolctl import ThreadpoolController
+
+# Python division semantics put a branch in every loop that divides and stop it from vectorising.
+_FLAGS = {"error_model": "numpy"}
+
+_PACKAGE = Path(__file__).parent
+
+
+@functools.cache
+def source_digest() -> str:
+    """Hexadecimal digest of every Python source in the package and of the Numba version."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def cache_folder() -> Path:
+    """Folder of the compiled kernels; ``RNNGRAD_CACHE_DIR`` overrides the user's cache folder."""
+    base = os.environ.get("RNNGRAD_CACHE_DIR")
+    if base is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnngrad"
+    return Path(base) / source_digest()
+
+
+class _DigestLocator(_CacheLocator):
+    """Where a kernel is kept: one folder per source digest, one file name per kernel key."""
+
+    def __init__(self, py_func, py_file):
+        self._key = py_func.__rnngrad_key__
+        self._py_file = py_file  # Numba reads this name when it words a warning
+
+    def get_cache_path(self):
+        return str(cache_folder())
+
+    def get_source_stamp(self):
+        return source_digest()
+
+    def get_disambiguator(self):
+        return self._key
+
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        return cls(py_func, py_file)
+
+
+class _KernelCacheImpl(CompileResultCacheImpl):
+    _locator_classes = [_DigestLocator]
+
+
+class _KernelCache(FunctionCache):
+    _impl_class = _KernelCacheImpl
+
+    def _index_key(self, sig, codegen):
+        # The key names the kernel and what it closes over; the digest in the folder's name covers the code.
+        # Numba's own key pickles the closure, and a dispatcher never pickles to the same bytes twice.
+        return sig, codegen.magic_tuple(), self._py_func.__rnngrad_key__
+
+
+@functools.cache
+def _cache_is_writable() -> bool:
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        probe = cache_folder() / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        warnings.warn(
+            f"rnngrad cannot keep compiled kernels in {cache_folder()} ({error}); each process will compile anew. "
+            "Set RNNGRAD_CACHE_DIR to a writable folder.",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def unit(function):
+    """Scalar function, inlined into the kernels that call it (CPU) and callable from device code (CUDA)."""
+    return numba.njit(**_FLAGS, forceinline=True)(function)
+
+
+def inner(function):
+    """Loop nest called by a kernel; one thread, compiled into its caller."""
+    return numba.njit(**_FLAGS, nogil=True)(function)
+
+
+def kernel(*key, tasks):
+    """Decorate a loop nest ``f(start, stop, *arrays)`` over independent tasks, launched from Python as ``f(*arrays)``.
+
+    ``tasks(*arrays)`` counts them. The range is split over threads of our own (the compiled code holds no lock and the
+    tasks do not meet), which compiles three times faster than Numba's parallel mode, works with every threading
+    layer and from any Python thread, and survives a fork. What a task does must not depend on how many threads
+    there are. ``key`` names what the closure holds, for the compile cache. The first array is the main output: small
+    ones are not worth a second thread.
+    """
+
+    def decorate(function):
+        function.__rnngrad_key__ = "-".join(str(part) for part in key)
+        compiled = function
+        if not config.DISABLE_JIT:
+            compiled = numba.njit(**_FLAGS, nogil=True)(function)
+            if _cache_is_writable():
+                compiled._cache = _KernelCache(function)
+
+        @functools.wraps(function)
+        def launch(*args):
+            count = tasks(*args)
+            threads = min(num_threads(), count) if args[0].size >= _PARALLEL_SIZE else 1
+            with one_blas_thread():
+                _run(compiled, args, count, threads)
+
+        launch.compiled = compiled
+        return launch
+
+    return decorate
+
+
+_PARALLEL_SIZE = 4096  # elements of output below which one thread is faster (waking another takes about 30 us)
+
+
+@functools.cache
+def num_threads() -> int:
+    """Threads used by kernels: ``RNNGRAD_NUM_THREADS``, else Numba's setting, else the processors of this process."""
+    given = os.environ.get("RNNGRAD_NUM_THREADS")
+    if given is None:
+        return config.NUMBA_NUM_THREADS
+    if not given.isdigit() or int(given) < 1:
+        raise ValueError(f"RNNGRAD_NUM_THREADS is {given!r}; it must be a positive integer")
+    return int(given)
+
+
+def _run(compiled, args, count, threads):
+    """Call ``compiled(start, stop, *args)`` on consecutive shares of the tasks."""
+    if threads <= 1:
+        if count:
+            compiled(0, count, *args)
+        return
+    cuts = [count * i // threads for i in range(threads + 1)]
+    futures = [_pool().submit(compiled, cuts[i], cuts[i + 1], *args) for i in range(1, threads)]
+    try:
+        compiled(cuts[0], cuts[1], *args)
+    finally:
+        for future in futures:  # the arrays must not be released while a thread writes them
+            future.exception()
+    for future in futures:
+        future.result()
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool() -> ThreadPoolExecutor:
+    """The worker threads of this process (a forked child makes its own)."""
+    pid = os.getpid()
+    if pid not in _pools:
+        _pools.clear()
+        _pools[pid] = ThreadPoolExecutor(max(num_threads() - 1, 1), thread_name_prefix="rnngrad")
+    return _pools[pid]
+
+
+@functools.cache
+def _blas_pools() -> ThreadpoolController:
+    import scipy.linalg.cython_blas  # noqa: F401  (the BLAS that Numba calls must be loaded to be found)
+
+    return ThreadpoolController()
+
+
+_blas_users = 0
+_blas_limit = None
+_blas_lock = threading.Lock()
+
+
+@contextmanager
+def one_blas_thread():
+    """BLAS on the calling thread only: kernels are parallel over tasks themselves.
+
+    The setting is global to the process, so the first of several concurrent kernels sets it and the last restores it.
+    """
+    global _blas_users, _blas_limit
+    with _blas_lock:
+        _blas_users += 1
+        if _blas_users == 1:
+            _blas_limit = _blas_pools().limit(limits=1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limit.restore_original_limits()

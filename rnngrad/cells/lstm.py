@@ -1,0 +1,32 @@
+"""Long short-term memory: c = f c + i v, h = o phi(c); i, f, o = logistic(.), v = phi(.) of [h_{t-1}, x_t].
+
+Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000); gate order of PyTorch (i, f, g=v, o).
+"""
+
+from .._jit import unit
+from .._math import logistic, logistic_slope, phi_slope
+from .._math import phi as activate
+
+STATES = ("h", "c")
+GATES = ("i", "f", "v", "o")
+GATE_KINDS = ("gate", "gate", "value", "gate")
+UPDATE_BY_STATE = ((0, 1), (0, 1))
+UPDATE_BY_GATE = ((1, 1, 1, 1), (1, 1, 1, 0))
+
+
+@unit
+def update(phi, s, a, a2, k):
+    c = logistic(a[1]) * s[1] + logistic(a[0]) * activate(phi, a[2])
+    return logistic(a[3]) * activate(phi, c), c
+
+
+@unit
+def update_vjp(phi, s, a, a2, k, g):
+    T = type(g[0])
+    i, _, di = logistic_slope(a[0])
+    f, _, df = logistic_slope(a[1])
+    v, dv = phi_slope(phi, a[2])
+    o, _, do = logistic_slope(a[3])
+    m, dm = phi_slope(phi, f * s[1] + i * v)
+    gc = g[1] + g[0] * o * dm
+    return (T(0.0), gc * f), (gc * v * di, gc * s[1] * df, gc * i * dv, g[0] * m * do), ()

@@ -1,0 +1,1 @@
+"""Trajectories, their Jacobians, and products of those: what gradients and analyses are made of."""

@@ -1,0 +1,218 @@
+"""The chain Phi(t, k) = ds_t/ds_k = J_t J_{t-1} … J_{k+1}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks
+from .jacobian import local_jacobians
+from .rollout import Trajectory
+
+_LN2 = np.log(2.0)
+
+Norm = Literal[2, "fro"]
+
+
+@dataclass(frozen=True)
+class ScaledMatrices:
+    """Matrices kept as mantissa[..., B, N, N] 2^exponent[..., B, N], one exponent per row (or per column).
+
+    ``axis`` says which: -2 when each row has its own, -1 when each column has.
+    """
+
+    mantissa: NDArray
+    exponent: NDArray
+    axis: int
+
+    def common(self) -> tuple[NDArray, NDArray]:
+        """(matrix[..., N, N], exponent[...]) with one exponent per matrix; entries below it round to 0."""
+        live = np.any(self.mantissa != 0, axis=-1 if self.axis == -2 else -2)
+        top = np.max(np.where(live, self.exponent, np.iinfo(np.int64).min // 2), axis=-1)
+        top = np.where(live.any(axis=-1), top, 0)
+        shift = np.clip(self.exponent - top[..., None], -4000, 0)
+        shift = np.expand_dims(shift, -1 if self.axis == -2 else -2)
+        return np.ldexp(self.mantissa, shift.astype(np.int32)), top
+
+    def dense(self) -> NDArray:
+        """The matrices themselves.
+
+        Raises
+        ------
+        OverflowError
+            An entry is beyond the dtype; its logarithm is not (use the log-norms).
+        """
+        matrix, top = self.common()
+        with np.errstate(over="ignore"):
+            out = np.ldexp(matrix, np.clip(top, -40000, 40000).astype(np.int32)[..., None, None])
+        if np.isinf(out).any() and np.isfinite(matrix).all():
+            raise OverflowError(
+                f"the product has entries above 2^{int(np.max(top))}, beyond {matrix.dtype.name}; use log_norm"
+            )
+        return out
+
+    def log_norm(self, ord: Norm = 2) -> NDArray[np.float64]:
+        """Natural logarithm of the norm of every matrix; -inf for a zero matrix."""
+        matrix, top = self.common()
+        if ord == 2:
+            norm = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[..., 0]
+        else:
+            norm = np.linalg.norm(matrix.astype(np.float64), axis=(-2, -1))
+        with np.errstate(divide="ignore"):
+            return np.log(norm) + top * _LN2
+
+
+class JacobianChain:
+    """Products of local Jacobians along a trajectory; factored, nothing dense until asked.
+
+    Rows (or columns) carry a power of two each, so log-norms are right where the product itself would read 0 or inf.
+    Steps are numbered as the states: 0 <= k <= t <= T, and Phi(t, t) = I. Past a sequence's own length its Jacobians
+    are identities.
+    """
+
+    def __init__(self, traj: Trajectory) -> None:
+        self.trajectory = traj
+        self.jacobians = local_jacobians(traj)
+        self.T, self.B = traj.T, traj.B
+        self.N = traj.net.N
+        self._states = traj.net.cell.states if hasattr(traj.net, "cell") else ("s",)
+
+    # -- products ----------------------------------------------------------------------------------------------
+
+    def product(self, t: int, k: int, *, block: tuple[str, str] | None = None) -> NDArray:
+        """Phi(t, k) as (B, N, N), or its (row, column) block such as ("c", "h").
+
+        Raises
+        ------
+        ValueError
+            Not 0 <= k <= t <= T, or no such block.
+        OverflowError
+            An entry is beyond the dtype.
+        """
+        t, k = _checks.pair(t, k, self.T)
+        return self._block(self._last(t, k), block).dense()
+
+    def all_from(self, k: int) -> NDArray:
+        """Phi(t, k) for t = k … T, as (T-k+1, B, N, N): how a change at step k spreads."""
+        _, k = _checks.pair(self.T, k, self.T)
+        return self._scaled_from(k).dense()
+
+    def all_to(self, t: int) -> NDArray:
+        """Phi(t, k) for k = 0 … t, as (t+1, B, N, N) in the order of k: on what step t depends."""
+        t, _ = _checks.pair(t, 0, self.T)
+        return self._scaled_to(t).dense()
+
+    def vjp(self, u: Any, t: int, k: int) -> NDArray:
+        """u Phi(t, k) for u (B, S, n) at step t: the adjoint at step k."""
+        t, k = _checks.pair(t, k, self.T)
+        u = _checks.array("u", u, (self.B, *self._row), self.trajectory.net.dtype)
+        y, e = self._walk(self.jacobians.adjoint, u, t, t - k, -1)
+        return ScaledMatrices(y.reshape(self.B, 1, self.N), e[:, None], -2).dense().reshape(u.shape)
+
+    def jvp(self, v: Any, t: int, k: int) -> NDArray:
+        """Phi(t, k) v for v (B, S, n) at step k: the tangent at step t."""
+        t, k = _checks.pair(t, k, self.T)
+        v = _checks.array("v", v, (self.B, *self._row), self.trajectory.net.dtype)
+        y, e = self._walk(self.jacobians.tangent, v, k, t - k, 1)
+        return ScaledMatrices(y.reshape(self.B, 1, self.N), e[:, None], -2).dense().reshape(v.shape)
+
+    # -- logarithms --------------------------------------------------------------------------------------------
+
+    def log_norm(self, t: int, k: int, ord: Norm = 2, *, block: tuple[str, str] | None = None) -> NDArray[np.float64]:
+        """Natural logarithm of ||Phi(t, k)|| (or of a block) per sample, (B,); -inf for a zero matrix."""
+        t, k = _checks.pair(t, k, self.T)
+        _checks.choice("ord", ord, (2, "fro"))
+        return self._block(self._last(t, k), block).log_norm(ord)
+
+    def log_norms_to(self, t: int, ord: Norm = 2, *, block: tuple[str, str] | None = None) -> NDArray[np.float64]:
+        """log||Phi(t, k)|| for k = 0 … t, as (B, t+1)."""
+        t, _ = _checks.pair(t, 0, self.T)
+        _checks.choice("ord", ord, (2, "fro"))
+        return self._block(self._scaled_to(t), block).log_norm(ord).T
+
+    def log_norms(self, ord: Norm = 2, *, block: tuple[str, str] | None = None) -> NDArray[np.float64]:
+        """log||Phi(t, k)|| for every pair, as (B, T+1, T+1) indexed [b, t, k]; NaN where k > t.
+
+        Costs T^2/2 products of N x N matrices and, with ``ord=2``, as many singular value decompositions;
+        ``ord="fro"`` is cheaper and within a factor sqrt(N).
+        """
+        out = np.full((self.B, self.T + 1, self.T + 1), np.nan)
+        for t in range(self.T + 1):
+            out[:, t, : t + 1] = self.log_norms_to(t, ord, block=block)
+        return out
+
+    def log_singular_values(self, t: int, k: int) -> NDArray[np.float64]:
+        """Natural logarithms of the singular values of Phi(t, k), descending, (B, N).
+
+        Values below N eps times the largest are lost in the rounding of the product and read NaN; exact zeros of a
+        zero matrix read -inf.
+        """
+        t, k = _checks.pair(t, k, self.T)
+        matrix, top = self._last(t, k).common()
+        values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+        floor = self.N * np.finfo(matrix.dtype).eps * values[:, :1]
+        with np.errstate(divide="ignore"):
+            logs = np.log(values) + top[:, None] * _LN2
+        return np.where((values < floor) & (values[:, :1] > 0), np.nan, logs)
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _row(self) -> tuple[int, int]:
+        return self.trajectory.net.S, self.trajectory.net.n
+
+    def _identity_rows(self) -> NDArray:
+        eye = np.eye(self.N, dtype=self.trajectory.net.dtype)
+        return np.ascontiguousarray(np.broadcast_to(eye, (self.B, self.N, self.N))).reshape(-1, *self._row)
+
+    def _samples(self, rows: int) -> NDArray[np.int64]:
+        return np.repeat(np.arange(self.B), rows // self.B)
+
+    def _walk(self, step: Any, start: NDArray, at: int, count: int, sign: int) -> tuple[NDArray, NDArray]:
+        """The last of ``count`` steps, in pieces so that only a few intermediate results are kept."""
+        y, e, sample = start, np.zeros(len(start), np.int64), self._samples(len(start))
+        while count > 0:
+            piece = min(count, 16)
+            out, exponents = step(y, e, sample, at, piece)
+            y, e = out[-1], exponents[-1]
+            at, count = at + sign * piece, count - piece
+        return y, e
+
+    def _last(self, t: int, k: int) -> ScaledMatrices:
+        y, e = self._walk(self.jacobians.adjoint, self._identity_rows(), t, t - k, -1)
+        return ScaledMatrices(y.reshape(self.B, self.N, self.N), e.reshape(self.B, self.N), -2)
+
+    def _scaled_to(self, t: int) -> ScaledMatrices:
+        rows = self._identity_rows()
+        out, exponents = self.jacobians.adjoint(rows, np.zeros(len(rows), np.int64), self._samples(len(rows)), t, t)
+        out = np.concatenate([out[::-1], rows[None]]).reshape(t + 1, self.B, self.N, self.N)
+        exponents = np.concatenate([exponents[::-1], np.zeros((1, len(rows)), np.int64)])
+        return ScaledMatrices(out, exponents.reshape(t + 1, self.B, self.N), -2)
+
+    def _scaled_from(self, k: int) -> ScaledMatrices:
+        columns = self._identity_rows()
+        steps = self.T - k
+        out, exponents = self.jacobians.tangent(
+            columns, np.zeros(len(columns), np.int64), self._samples(len(columns)), k, steps
+        )
+        out = np.concatenate([columns[None], out]).reshape(steps + 1, self.B, self.N, self.N)
+        exponents = np.concatenate([np.zeros((1, len(columns)), np.int64), exponents])
+        return ScaledMatrices(out.swapaxes(-1, -2), exponents.reshape(steps + 1, self.B, self.N), -1)
+
+    def _block(self, matrices: ScaledMatrices, block: tuple[str, str] | None) -> ScaledMatrices:
+        if block is None:
+            return matrices
+        if len(block) != 2 or any(name not in self._states for name in block):
+            raise ValueError(f"block is {block!r}; it must be a pair (row, column) of the states {self._states}")
+        n = self.trajectory.net.n
+        rows, columns = (slice(i * n, (i + 1) * n) for i in map(self._states.index, block))
+        kept = rows if matrices.axis == -2 else columns
+        return ScaledMatrices(matrices.mantissa[..., rows, columns], matrices.exponent[..., kept], matrices.axis)
+
+
+def jacobian_chain(traj: Trajectory) -> JacobianChain:
+    """The chain of a trajectory."""
+    return JacobianChain(traj)

@@ -1,0 +1,140 @@
+"""Local Jacobians J_t = ds_t/ds_{t-1} along a trajectory, factored or dense, and their action on vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels import backend as find_backend
+from .rollout import Trajectory, constants, second_weights
+
+
+@dataclass(frozen=True)
+class FactoredJacobians:
+    """J_t as diagonals around W: J = update_s + update_a W emit_s + update_a2 W2 [inner_s + inner_a W emit_s].
+
+    Attributes
+    ----------
+    update_s : ndarray (T, B, S, S, n)
+        ds'/ds per unit; row, column, unit.
+    update_a, update_a2 : ndarray (T, B, S, P, n), (T, B, S, P2, n)
+        ds'/da, ds'/da2.
+    inner_s, inner_a : ndarray (T, B, S, n), (T, B, P, n)
+        dq/ds, dq/da of two-stage cells (else unused).
+    emit_s : ndarray (T, B, S, n)
+        de/ds.
+    """
+
+    net: Any
+    update_s: NDArray
+    update_a: NDArray
+    update_a2: NDArray
+    inner_s: NDArray
+    inner_a: NDArray
+    emit_s: NDArray
+    padded: bool
+    backend: str
+
+    @property
+    def arrays(self) -> tuple[NDArray, ...]:
+        return self.update_s, self.update_a, self.update_a2, self.inner_s, self.inner_a, self.emit_s
+
+    def _structure(self) -> tuple[Any, ...]:
+        cell = self.net.cell
+        S = cell.n_states
+        by_state = np.array(cell.update_by_state, dtype=np.uint8).reshape(S, -1)
+        if self.padded:  # a padded step is an identity, whatever the cell's structure
+            by_state |= np.eye(S, dtype=np.uint8)
+        return (
+            self.net.W,
+            second_weights(self.net),
+            by_state,
+            np.array(cell.update_by_gate, dtype=np.uint8).reshape(S, -1),
+            np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1),
+            cell.emits_state,
+        )
+
+    def flattened(self) -> FactoredJacobians:
+        """The same with time and batch as one axis: (1, T B, ...), so that rows can be at different times."""
+        flat = (array.reshape(1, len(array) * array.shape[1], *array.shape[2:]) for array in self.arrays)
+        return FactoredJacobians(self.net, *flat, self.padded, self.backend)
+
+    def adjoint(self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int) -> tuple[NDArray, NDArray]:
+        """Carry rows y[R, S, n] 2^exponent[R] from state t_from back; all ``steps`` results and their exponents."""
+        out = np.empty((steps, *y.shape), y.dtype)
+        exponents = np.empty((steps, len(y)), np.int64)
+        find_backend(self.backend).adjoint_chain(
+            out, exponents, y, exponent, sample, t_from, *self.arrays, *self._structure()
+        )
+        return out, exponents
+
+    def tangent(
+        self,
+        v: NDArray,
+        exponent: NDArray,
+        sample: NDArray,
+        t_from: int,
+        steps: int,
+        dz: NDArray | None = None,
+        dz2: NDArray | None = None,
+    ) -> tuple[NDArray, NDArray]:
+        """Carry columns v[R, S, n] 2^exponent[R] from state t_from on; dz, dz2 change the pre-activations."""
+        out = np.empty((steps, *v.shape), v.dtype)
+        exponents = np.empty((steps, len(v)), np.int64)
+        P, P2, n = self.update_a.shape[3], self.update_a2.shape[3], self.net.n
+        if dz is None or dz2 is None:
+            dz, dz2 = np.empty((0, len(v), P, n), v.dtype), np.empty((0, len(v), P2, n), v.dtype)
+        find_backend(self.backend).tangent_chain(
+            out, exponents, v, exponent, sample, t_from, dz, dz2, *self.arrays, *self._structure()
+        )
+        return out, exponents
+
+    def explicit(self, G: NDArray) -> tuple[NDArray, NDArray]:
+        """Adjoints of the pre-activations, given adjoints G[T, B, S, n] of s_1 … s_T with earlier states held fixed."""
+        da = np.einsum("tbsn,tbspn->tbpn", G, self.update_a)
+        da2 = np.einsum("tbsn,tbspn->tbpn", G, self.update_a2)
+        if self.net.cell.two_stage:
+            dq = np.tensordot(da2, self.net.W2, axes=((2, 3), (0, 1)))
+            da += dq[:, :, None] * self.inner_a
+        return np.ascontiguousarray(da), np.ascontiguousarray(da2)
+
+    def dense(self) -> NDArray:
+        """J (T, B, N, N)."""
+        T, B = self.update_s.shape[:2]
+        J = np.empty((T, B, self.net.N, self.net.N), self.net.dtype)
+        find_backend(self.backend).dense(J, *self.arrays, self.net.W, second_weights(self.net))
+        return J
+
+
+def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
+    """Partial derivatives along a trajectory; the Jacobian of a padded step is the identity."""
+    traj.require_finite()
+    net = traj.net
+    T, B, S, n = traj.T, traj.B, net.S, net.n
+    P, P2 = traj.a.shape[2], traj.a2.shape[2]
+    shapes = ((S, S), (S, P), (S, P2), (S,), (P,), (S,))
+    arrays = [np.zeros((T, B, *shape, n), net.dtype) for shape in shapes]
+    find_backend(traj.backend).factors(net.cell, net.phi)(
+        *arrays, traj.states, traj.a, traj.a2, traj.lengths, constants(net)
+    )
+    return FactoredJacobians(net, *arrays, bool(traj.lengths.min() < T), traj.backend)
+
+
+def local_jacobians(traj: Trajectory) -> Any:
+    """The Jacobians in the form that suits the system: factored for networks, dense for a user's function."""
+    return traj.net._local_jacobians(traj) if hasattr(traj.net, "_local_jacobians") else factored_jacobians(traj)
+
+
+def jacobians(traj: Trajectory) -> NDArray:
+    """Dense local Jacobians J_t = ds_t/ds_{t-1}.
+
+    Returns
+    -------
+    ndarray (T, B, N, N)
+        ``J[t-1]`` is ds_t/ds_{t-1}; row = output. State order: all units of the first state vector, then the next
+        ([h; c] for an LSTM). A padded step has the identity.
+    """
+    return local_jacobians(traj).dense()

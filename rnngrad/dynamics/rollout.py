@@ -1,0 +1,220 @@
+"""Forward pass: a network driven by inputs, and the trajectory that comes of it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks
+from ..errors import DivergenceWarning
+from ..kernels import backend as find_backend
+from ..network import Network
+
+if TYPE_CHECKING:
+    from .system import System
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """States of a network along its inputs.
+
+    Attributes
+    ----------
+    net : Network or System
+    x : ndarray (T, B, m)
+    states : ndarray (T+1, B, S, n)
+        s_0 … s_T; for an LSTM ``states[..., 0, :]`` is h and ``states[..., 1, :]`` is c.
+    h : ndarray (T, B, n)
+        h_1 … h_T.
+    y : ndarray (T, B, p)
+        Outputs V h + c; h itself without a readout.
+    lengths : ndarray (B,)
+        A step t > lengths[b] is padding: it copies the state.
+    a, a2 : ndarray (T, B, P, n), (T, B, P2, n)
+        Pre-activations of the first and second product.
+    diverged : ndarray (B,)
+        First step with a NaN or an infinity in the state; -1 where there is none.
+    """
+
+    net: Any
+    x: NDArray
+    states: NDArray
+    h: NDArray
+    y: NDArray
+    lengths: NDArray
+    diverged: NDArray
+    a: NDArray
+    a2: NDArray
+    emitted: NDArray
+    inner: NDArray
+    backend: str = "auto"
+
+    @property
+    def T(self) -> int:
+        """Steps."""
+        return self.x.shape[0]
+
+    @property
+    def B(self) -> int:
+        """Samples in the batch."""
+        return self.x.shape[1]
+
+    def require_finite(self) -> None:
+        """Raise ``ValueError`` if the rollout diverged: no gradient of it means anything."""
+        if (self.diverged >= 0).any():
+            b = int(np.argmax(self.diverged >= 0))
+            raise ValueError(
+                f"the trajectory is not finite from step {int(self.diverged[b])} on (sample {b}); "
+                "shorten it, or scale the recurrent weights down"
+            )
+
+
+def rollout(
+    net: Network | System,
+    x: Any = None,
+    s0: Any = None,
+    lengths: Any = None,
+    *,
+    steps: int | None = None,
+    backend: str = "auto",
+) -> Trajectory:
+    """Drive a network: s_t = f(s_{t-1}, x_t), y_t = V h_t + c.
+
+    Parameters
+    ----------
+    net : Network or System
+    x : array (T, B, m), or (T, m) for one sequence (then B = 1)
+        Inputs; None runs ``steps`` steps with zero input.
+    s0 : array (B, S, n), (S, n) or, with one state vector per unit, (n,)
+        Initial state; zeros by default. Without the batch axis it starts every sample.
+    lengths : integers (B,)
+        Steps of each sequence, 1…T; later steps change nothing.
+    steps : int
+        T, when there is no x.
+
+    Returns
+    -------
+    Trajectory
+
+    Raises
+    ------
+    ValueError
+        Shapes, dtypes or lengths do not fit, or an input is not finite.
+
+    Warns
+    -----
+    DivergenceWarning
+        The state left the finite numbers; the step is named and kept in ``diverged``.
+    """
+    if not isinstance(net, Network):
+        return net._rollout(x, s0, lengths, steps, backend)
+    x = inputs(net, x, steps)
+    T, B, _ = x.shape
+    lengths = _checks.lengths(lengths, T, B)
+    if lengths.min() < T:  # padding may hold anything, and must not meet a product
+        x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, net.dtype.type(0))
+    kernels = find_backend(backend)
+    cell, n, dtype = net.cell, net.n, net.dtype
+    states = np.empty((T + 1, B, cell.n_states, n), dtype)
+    states[0] = initial_state(net, s0, B)
+    a = np.empty((T, B, len(cell.gates), n), dtype)
+    a2 = np.empty((T, B, len(cell.gates2), n), dtype)
+    emitted = np.empty((0 if cell.emits_state else T, B, n), dtype)
+    inner = np.empty((T if cell.two_stage else 0, B, n), dtype)
+    flat = x.reshape(T * B, net.m)
+    kernels.affine(a.reshape(T * B, -1, n), flat, net.U, _full_bias(net), input_runs(cell.inputs))
+    if cell.two_stage:
+        kernels.affine(a2.reshape(T * B, -1, n), flat, net.U2, net.b2, input_runs(range(len(cell.gates2))))
+    kernels.rollout(cell, net.phi)(
+        states, a, a2, emitted, inner, net.W, second_weights(net), lengths, constants(net), tile_rows(n)
+    )
+    if cell.outputs_state:
+        h = states[1:, :, 0]
+    else:
+        h = np.empty((T, B, n), dtype)
+        kernels.output(cell, net.phi)(h, states[1:], constants(net))
+    y = h
+    if net.V is not None:
+        y = np.empty((T, B, net.p), dtype)
+        h = np.ascontiguousarray(h)
+        kernels.affine(y.reshape(T * B, 1, -1), h.reshape(T * B, n), net.V[None], net.c[None], input_runs((0,)))
+    return Trajectory(net, x, states, h, y, lengths, first_divergence(states), a, a2, emitted, inner, backend)
+
+
+def inputs(net: Any, x: Any, steps: int | None) -> NDArray:
+    """x as (T, B, m); zeros for ``steps`` steps without x."""
+    if x is None:
+        if steps is None:
+            raise ValueError("x is None and so is steps; give inputs x (T, B, m), or steps for zero input")
+        return np.zeros((_checks.integer("steps", steps, 1), 1, net.m), net.dtype)
+    if steps is not None:
+        raise ValueError(f"steps is {steps} beside x; give one of them")
+    return _checks.sequence("x", x, net.m, net.dtype)
+
+
+def initial_state(net: Any, s0: Any, B: int) -> NDArray:
+    """s_0 as (B, S, n)."""
+    S, n = net.S, net.n
+    if s0 is None:
+        return np.zeros((B, S, n), net.dtype)
+    ndim = np.ndim(s0)
+    if ndim == 1 and S == 1:
+        return np.broadcast_to(_checks.array("s0", s0, (n,), net.dtype), (B, S, n))
+    if ndim == 2 and np.shape(s0) == (S, n):
+        return np.broadcast_to(_checks.array("s0", s0, (S, n), net.dtype), (B, S, n))
+    return _checks.array("s0", s0, (B, S, n), net.dtype)
+
+
+def constants(net: Network) -> NDArray:
+    """Per-unit constants as (1, 1, K, n); the first two axes may be time and batch where a constant varies."""
+    values = [net.constants[name] for name in net.cell.constants]
+    return np.stack(values)[None, None] if values else np.zeros((1, 1, 0, net.n), net.dtype)
+
+
+def second_weights(net: Network) -> NDArray:
+    """W2, or an empty (0, n, n)."""
+    return net.W2 if net.cell.two_stage else np.zeros((0, net.n, net.n), net.dtype)
+
+
+def input_runs(rows: Any) -> NDArray[np.int64]:
+    """(from, to, length) of each run of rows of U that lands on consecutive pre-activations."""
+    runs: list[list[int]] = []
+    for u, p in enumerate(rows):
+        if runs and runs[-1][1] + runs[-1][2] == p:
+            runs[-1][2] += 1
+        else:
+            runs.append([u, p, 1])
+    return np.array(runs, dtype=np.int64).reshape(-1, 3)
+
+
+def tile_rows(n: int) -> int:
+    """Samples of one task. A function of n alone, so that no result depends on the number of threads."""
+    return 8 if n <= 32 else 16
+
+
+def _full_bias(net: Network) -> NDArray:
+    bias = np.zeros((len(net.cell.gates), net.n), net.dtype)
+    bias[list(net.cell.biases)] = net.b
+    return bias
+
+
+def first_divergence(states: NDArray) -> NDArray[np.int64]:
+    """First step with a non-finite state per sample, -1 where there is none; warns if there is one."""
+    B = states.shape[1]
+    if np.isfinite(states.sum()):  # one pass; a finite sum rules out any inf or NaN
+        return np.full(B, -1)
+    bad = ~np.isfinite(states).all(axis=(2, 3))  # (T+1, B)
+    first = np.where(bad.any(axis=0), bad.argmax(axis=0), -1)
+    if (first >= 0).any():
+        b = int(np.argmin(np.where(first >= 0, first, states.shape[0])))
+        warnings.warn(
+            f"the rollout left the finite numbers at step {int(first[b])} (sample {b}; "
+            f"{int((first >= 0).sum())} of {B} samples)",
+            DivergenceWarning,
+            stacklevel=3,
+        )
+    return first

@@ -1,0 +1,139 @@
+"""From adjoints of the pre-activations to gradients of parameters and inputs: the one place where this is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..dynamics.rollout import Trajectory, constants, input_runs
+from ..kernels import backend as find_backend
+from ..losses import Loss, LossValue
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Gradient of a loss L; every array has the shape of what it belongs to, None where there is no such thing.
+
+    Attributes
+    ----------
+    loss : float
+        L.
+    W, U, b, W2, U2, b2, V, c : ndarray
+        dL/dparameter.
+    x : ndarray (T, B, m)
+        dL/dx.
+    s0 : ndarray (B, S, n)
+        dL/ds_0.
+    s : ndarray (T+1, B, S, n)
+        dL/ds_t, total: through every later step.
+    params : ndarray
+        dL/dparams of a user's :class:`System`.
+    """
+
+    loss: float
+    W: Any = None
+    U: Any = None
+    b: Any = None
+    W2: Any = None
+    U2: Any = None
+    b2: Any = None
+    V: Any = None
+    c: Any = None
+    x: Any = None
+    s0: Any = None
+    s: Any = None
+    params: Any = None
+
+    def parameters(self) -> Iterator[tuple[str, NDArray]]:
+        """(name, gradient) of each parameter there is."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name not in ("loss", "x", "s0", "s") and value is not None:
+                yield item.name, value
+
+    def norm(self) -> float:
+        """Euclidean norm over all parameters."""
+        return float(np.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for _, g in self.parameters())))
+
+
+def evaluate(traj: Trajectory, loss: Loss) -> LossValue:
+    """The loss at the trajectory's outputs."""
+    if not isinstance(loss, Loss):
+        raise ValueError(f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)")
+    traj.require_finite()
+    return loss(traj.y, traj.lengths)
+
+
+def output_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
+    """dL/dh (T, B, n) through the readout of the same step only."""
+    net = traj.net
+    if net.V is None:
+        return np.ascontiguousarray(dy)
+    gh = np.zeros((traj.T * traj.B, net.n), net.dtype)
+    find_backend(traj.backend).input_adjoint(gh, dy.reshape(-1, 1, net.p), net.V[None], input_runs((0,)))
+    return gh.reshape(traj.T, traj.B, net.n)
+
+
+def state_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
+    """dL/ds_t (T, B, S, n) through the readout of the same step only: d+L/ds_1 … d+L/ds_T."""
+    net = traj.net
+    gh = output_adjoint(traj, dy)
+    gs = np.zeros((traj.T, traj.B, net.S, net.n), net.dtype)
+    if net.cell.outputs_state:
+        gs[:, :, 0] = gh
+    else:
+        find_backend(traj.backend).output_vjp(net.cell, net.phi)(gs, gh, traj.states[1:], constants(net))
+    return gs
+
+
+def readout_gradients(traj: Trajectory, dy: NDArray) -> dict[str, NDArray]:
+    """dL/dV, dL/dc."""
+    net = traj.net
+    if net.V is None:
+        return {}
+    kernels = find_backend(traj.backend)
+    dy = dy.reshape(-1, net.p)
+    return {
+        "V": kernels.outer(dy, 0, net.p, np.ascontiguousarray(traj.h).reshape(len(dy), net.n), net.n),
+        "c": kernels.column_sums(dy),
+    }
+
+
+def emitted(traj: Trajectory) -> NDArray:
+    """What the first product acted on, e = emit(s_{t-1}); its first n columns when rows are longer."""
+    rows = traj.T * traj.B
+    if traj.net.cell.emits_state:
+        return traj.states[:-1].reshape(rows, -1)
+    return traj.emitted.reshape(rows, -1)
+
+
+def recurrent_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDArray]:
+    """Gradients of W, U, b, W2, U2, b2 and x from the adjoints of the pre-activations (T, B, P, n)."""
+    net = traj.net
+    cell, n, m = net.cell, net.n, net.m
+    kernels = find_backend(traj.backend)
+    rows = traj.T * traj.B
+    x = traj.x.reshape(rows, m)
+    dx = np.zeros((rows, m), net.dtype)
+
+    def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any, biases: Any) -> dict[str, NDArray]:
+        da = da.reshape(rows, -1, n)
+        runs = input_runs(inputs)
+        dU = [kernels.outer(da, p * n, length * n, x, m) for _, p, length in runs]
+        if m > 0:
+            kernels.input_adjoint(dx, da, getattr(net, "U" + suffix), runs)
+        return {
+            "W" + suffix: kernels.outer(da, 0, recurrent * n, e, n).reshape(recurrent, n, n),
+            "U" + suffix: np.concatenate(dU).reshape(-1, n, m),
+            "b" + suffix: kernels.column_sums(da)[list(biases)],
+        }
+
+    out = stage("", da, emitted(traj), cell.recurrent, cell.inputs, cell.biases)
+    if cell.two_stage:
+        every = range(len(cell.gates2))
+        out |= stage("2", da2, traj.inner.reshape(rows, n), len(cell.gates2), every, every)
+    return out | {"x": dx.reshape(traj.x.shape)}

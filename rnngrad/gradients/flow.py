@@ -1,0 +1,104 @@
+"""Gradient flow: how much of the gradient of each step's loss arrives at each earlier step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks
+from ..dynamics.jacobian import FactoredJacobians, factored_jacobians
+from ..dynamics.rollout import Trajectory
+from ..losses import Loss
+from .assemble import evaluate, recurrent_gradients, state_adjoint
+
+_LN2 = np.log(2.0)
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """dL_t/ds_k for every pair of steps.
+
+    Attributes
+    ----------
+    log_norm : ndarray (B, T+1, T+1)
+        Natural logarithm of ||dL_t/ds_k||, indexed [b, t, k]; L_t is the loss of step t alone. -inf where it is zero
+        (no loss at that step), NaN where k > t. Row 0 is NaN: there is no loss before the first step.
+    """
+
+    log_norm: NDArray[np.float64]
+    trajectory: Trajectory
+    factors: FactoredJacobians
+    direct: NDArray
+
+    def pieces(self, t: int, k: int) -> dict[str, NDArray]:
+        """The part of dL_t/dw that enters at step k: dL_t/ds_t Phi(t, k) d+s_k/dw, for every recurrent parameter.
+
+        Summed over 1 <= k <= t <= T these are the gradients of :func:`bptt` (the readout's have one piece per t).
+        """
+        t = _checks.integer("t", t, 1, self.trajectory.T)
+        k = _checks.integer("k", k, 1, t)
+        traj = self.trajectory
+        y = self.direct[t - 1]
+        sample = np.arange(traj.B)
+        if t > k:
+            out, exponents = self.factors.adjoint(y, np.zeros(traj.B, np.int64), sample, t, t - k)
+            y = np.ldexp(out[-1], exponents[-1].astype(np.int32)[:, None, None])
+        G = np.zeros((traj.T, *y.shape), y.dtype)
+        G[k - 1] = y
+        return recurrent_gradients(traj, *self.factors.explicit(G))
+
+    def log_norm_by_lag(self) -> NDArray[np.float64]:
+        """log||dL_t/ds_{t-lag}|| as (B, T, T+1), indexed [b, t-1, lag]; NaN where the lag goes before s_0."""
+        B, T1, _ = self.log_norm.shape
+        out = np.full((B, T1 - 1, T1), np.nan)
+        for t in range(1, T1):
+            out[:, t - 1, : t + 1] = self.log_norm[:, t, t::-1]
+        return out
+
+
+def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
+    """Norms of dL_t/ds_k for all t and k; their pieces on request.
+
+    All steps' losses travel back together, one row each, so a step costs one product with W. Rows carry a power of
+    two each: a norm of e^-2000 is as good as one of 1.
+
+    Parameters
+    ----------
+    traj : Trajectory
+    loss : Loss
+
+    Returns
+    -------
+    GradientFlow
+    """
+    value = evaluate(traj, loss)
+    factors = factored_jacobians(traj)
+    direct = state_adjoint(traj, value.dy)  # (T, B, S, n)
+    T, B = traj.T, traj.B
+    log_norm = np.full((B, T + 1, T + 1), np.nan)
+    log_norm[:, 1:, :] = np.where(np.tri(T, T + 1, k=1, dtype=bool), -np.inf, np.nan)
+    live = np.flatnonzero(np.any(direct != 0, axis=(1, 2, 3)))[::-1]  # steps with a loss, latest first
+    rows = direct[live].reshape(-1, *direct.shape[2:])
+    exponent = np.zeros(len(rows), np.int64)
+    sample = np.tile(np.arange(B), len(live))
+    for k in range(T, -1, -1):
+        started = int(np.count_nonzero(live + 1 >= k)) * B
+        if started:
+            at = live[: started // B] + 1
+            log_norm[:, at, k] = _log_norms(rows[:started], exponent[:started]).reshape(-1, B).T
+        if k == 0 or not started:
+            continue
+        out, exponents = factors.adjoint(rows[:started], exponent[:started], sample[:started], k, 1)
+        rows[:started], exponent[:started] = out[0], exponents[0]
+    return GradientFlow(log_norm, traj, factors, direct)
+
+
+def _log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
+    flat = rows.reshape(len(rows), -1)
+    top = np.abs(flat).max(axis=1)
+    safe = np.where(top > 0, top, 1)
+    norm = np.sqrt(np.sum(np.square(flat / safe[:, None], dtype=np.float64), axis=1))
+    with np.errstate(divide="ignore"):
+        return np.where(top > 0, np.log(norm, where=norm > 0, out=np.zeros_like(norm)) + np.log(safe.astype(float)), -np.inf) + exponent * _LN2

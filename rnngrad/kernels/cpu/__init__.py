@@ -1,0 +1,27 @@
+"""CPU kernels: parallel over batch tiles or rows, one BLAS thread inside each.
+
+A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``output``); plain kernels elsewhere.
+"""
+
+from .backprop import backprop
+from .chain import adjoint_chain
+from .jacobian import dense, factors
+from .output import output, output_vjp
+from .products import affine, column_sums, input_adjoint, outer
+from .rollout import rollout
+from .tangent import tangent_chain
+
+__all__ = [
+    "adjoint_chain",
+    "affine",
+    "backprop",
+    "column_sums",
+    "dense",
+    "factors",
+    "input_adjoint",
+    "outer",
+    "output",
+    "output_vjp",
+    "rollout",
+    "tangent_chain",
+]

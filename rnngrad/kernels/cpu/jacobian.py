@@ -1,0 +1,130 @@
+"""Local Jacobians ds_t/ds_{t-1}: as pointwise partial derivatives around W, and dense.
+
+The factored form is six arrays of partials, one value per unit and entry (``*`` are the trailing unit axis n):
+
+    update_s[T, B, S, S, *]   update_a[T, B, S, P, *]   update_a2[T, B, S, P2, *]
+    inner_s[T, B, S, *]       inner_a[T, B, P, *]       emit_s[T, B, S, *]
+
+J = update_s + update_a W emit_s + update_a2 W2 [inner_s + inner_a W emit_s], each partial a diagonal matrix.
+"""
+
+import functools
+
+import numpy as np
+
+from ..._blas import gemm_nn
+from ..._jit import inner, kernel
+from .tuples import PUT, TAKE
+
+
+@functools.cache
+def factors(cell, phi):
+    """Kernel ``run(update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2, lengths, consts)``."""
+    unit = cell.module
+    S, P, P2 = cell.n_states, len(cell.gates), len(cell.gates2)
+    take_s, take_a, take_a2, take_k = TAKE[S], TAKE[P], TAKE[P2], TAKE[len(cell.constants)]
+    put_s, put_a, put_a2 = PUT[S], PUT[P], PUT[P2]
+    update_vjp = unit.update_vjp
+    emits_state, two_stage = cell.emits_state, cell.two_stage
+    emit_vjp = None if emits_state else unit.emit_vjp
+    inner_vjp = unit.inner_vjp if two_stage else None
+
+    @inner
+    def row(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k):
+        n = s.shape[1]
+        one, zero = s.dtype.type(1), s.dtype.type(0)
+        buffer = np.empty((S + P + P2, n), s.dtype)
+        unit_g = np.zeros((S, n), s.dtype)
+        for r in range(S):
+            unit_g[:] = zero
+            unit_g[r] = one
+            for i in range(n):
+                d = update_vjp(
+                    phi, take_s(s, i), take_a(a, i), take_a2(a2, i), take_k(k, i), take_s(unit_g, i)
+                )
+                put_s(buffer, 0, i, d[0])
+                put_a(buffer, S, i, d[1])
+                put_a2(buffer, S + P, i, d[2])
+            update_s[r] = buffer[:S]
+            update_a[r] = buffer[S : S + P]
+            update_a2[r] = buffer[S + P :]
+        if two_stage:
+            for i in range(n):
+                ds, da = inner_vjp(phi, take_s(s, i), take_a(a, i), take_k(k, i), one)
+                put_s(buffer, 0, i, ds)
+                put_a(buffer, S, i, da)
+            inner_s[:] = buffer[:S]
+            inner_a[:] = buffer[S : S + P]
+        if emits_state:
+            emit_s[:] = zero
+            emit_s[0] = one
+        else:
+            for i in range(n):
+                put_s(buffer, 0, i, emit_vjp(phi, take_s(s, i), take_k(k, i), one))
+            emit_s[:] = buffer[:S]
+
+    @kernel("factors", cell.name, phi, tasks=lambda update_s, *rest: len(update_s))
+    def run(start, stop, update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2, lengths, consts):
+        B = a.shape[1]
+        for t in range(start, stop):
+            for b in range(B):
+                if t < lengths[b]:
+                    k = consts[min(t, consts.shape[0] - 1), min(b, consts.shape[1] - 1)]
+                    row(
+                        update_s[t, b], update_a[t, b], update_a2[t, b], inner_s[t, b], inner_a[t, b],
+                        emit_s[t, b], states[t, b], a[t, b], a2[t, b], k,
+                    )  # fmt: skip
+                else:  # a padded step copies the state
+                    update_s[t, b] = 0
+                    for r in range(S):
+                        update_s[t, b, r, r] = 1
+                    update_a[t, b] = 0
+                    update_a2[t, b] = 0
+                    inner_s[t, b] = 0
+                    inner_a[t, b] = 0
+                    emit_s[t, b] = 0
+
+    return run
+
+
+@kernel("dense", tasks=lambda J, *rest: J.shape[0] * J.shape[1])
+def dense(start, stop, J, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2):
+    """J[T, B, S*n, S*n] from the factored form; independent of the cell."""
+    _, B, S, _, n = update_a.shape
+    G, P2 = W.shape[0], W2.shape[0]
+    for tb in range(start, stop):
+        t, b = tb // B, tb % B
+        Jb = J[t, b]
+        us, ua, ua2, qs, qa, es = update_s[t, b], update_a[t, b], update_a2[t, b], inner_s[t, b], inner_a[t, b], emit_s[t, b]
+        Jb[:] = 0
+        for r in range(S):
+            for c in range(S):
+                for i in range(n):
+                    row = Jb[r * n + i, c * n :]
+                    row[i] += us[r, c, i]
+                    for g in range(G):
+                        factor = ua[r, g, i]
+                        if factor != 0:
+                            for j in range(n):
+                                row[j] += factor * W[g, i, j] * es[c, j]
+        if P2 > 0:
+            K = np.zeros((n, S * n), J.dtype)  # dq/ds
+            for c in range(S):
+                for i in range(n):
+                    row = K[i, c * n :]
+                    row[i] += qs[c, i]
+                    for g in range(G):
+                        factor = qa[g, i]
+                        if factor != 0:
+                            for j in range(n):
+                                row[j] += factor * W[g, i, j] * es[c, j]
+            product = np.empty((P2 * n, S * n), J.dtype)
+            gemm_nn(P2 * n, S * n, n, W2, n, K, S * n, 0.0, product, S * n)
+            for r in range(S):
+                for g in range(P2):
+                    for i in range(n):
+                        factor = ua2[r, g, i]
+                        if factor != 0:
+                            row = Jb[r * n + i]
+                            for j in range(S * n):
+                                row[j] += factor * product[g * n + i, j]

@@ -1,0 +1,81 @@
+"""Forward pass of a batch: states and pre-activations at every step."""
+
+import functools
+
+import numpy as np
+
+from ..._blas import gemm_nt
+from ..._jit import inner, kernel
+from .tuples import PUT, TAKE
+
+
+@functools.cache
+def rollout(cell, phi):
+    """Kernel ``run(states, a, a2, e, q, W, W2, lengths, consts, tile)`` of a cell with activation number ``phi``.
+
+    On entry states[0] holds s_0, and a, a2 hold U x + b for every step; on return they are complete.
+    """
+    unit = cell.module
+    S, P, P2, G = cell.n_states, len(cell.gates), len(cell.gates2), cell.recurrent
+    take_s, take_a, take_a2, take_k = TAKE[S], TAKE[P], TAKE[P2], TAKE[len(cell.constants)]
+    put_s = PUT[S]
+    update = unit.update
+    emits_state, two_stage = cell.emits_state, cell.two_stage
+    emit = None if emits_state else unit.emit
+    inner_map = unit.inner if two_stage else None
+
+    @inner
+    def emit_rows(e, s, k):
+        # e[b, n]  s[b, S, n]
+        for b in range(e.shape[0]):
+            kb = k[min(b, k.shape[0] - 1)]
+            for i in range(e.shape[1]):
+                e[b, i] = emit(phi, take_s(s[b], i), take_k(kb, i))
+
+    @inner
+    def inner_rows(q, s, a, k):
+        row = np.empty(q.shape[1], q.dtype)  # a buffer of its own keeps the loop free of aliases, hence vectorised
+        for b in range(q.shape[0]):
+            kb = k[min(b, k.shape[0] - 1)]
+            for i in range(q.shape[1]):
+                row[i] = inner_map(phi, take_s(s[b], i), take_a(a[b], i), take_k(kb, i))
+            q[b] = row
+
+    @inner
+    def update_rows(new, s, a, a2, k, t, lengths):
+        # new[b, S, n]  s[b, S, n]  a[b, P, n]
+        n = s.shape[2]
+        row = np.empty((S, n), s.dtype)
+        for b in range(s.shape[0]):
+            if t >= lengths[b]:
+                new[b] = s[b]
+                continue
+            kb = k[min(b, k.shape[0] - 1)]
+            sb, ab, a2b = s[b], a[b], a2[b]
+            for i in range(n):
+                put_s(row, 0, i, update(phi, take_s(sb, i), take_a(ab, i), take_a2(a2b, i), take_k(kb, i)))
+            new[b] = row
+
+    @kernel("rollout", cell.name, phi, tasks=lambda states, *rest: -(-states.shape[1] // rest[-1]))
+    def run(start, stop, states, a, a2, e, q, W, W2, lengths, consts, tile):
+        # states[T+1, B, S, n]  a[T, B, P, n]  a2[T, B, P2, n]  e, q[T, B, n] where the cell has them
+        T, B, _, n = a.shape
+        for block in range(start, stop):
+            b0 = block * tile
+            b1 = min(B, b0 + tile)
+            rows = b1 - b0
+            for t in range(T):
+                tk = min(t, consts.shape[0] - 1)
+                k = consts[tk, min(b0, consts.shape[1] - 1) : min(b1, consts.shape[1])]
+                s = states[t, b0:b1]
+                if emits_state:
+                    gemm_nt(rows, G * n, n, s, S * n, W, n, 1.0, a[t, b0:b1], P * n)
+                else:
+                    emit_rows(e[t, b0:b1], s, k)
+                    gemm_nt(rows, G * n, n, e[t, b0:b1], n, W, n, 1.0, a[t, b0:b1], P * n)
+                if two_stage:
+                    inner_rows(q[t, b0:b1], s, a[t, b0:b1], k)
+                    gemm_nt(rows, P2 * n, n, q[t, b0:b1], n, W2, n, 1.0, a2[t, b0:b1], P2 * n)
+                update_rows(states[t + 1, b0:b1], s, a[t, b0:b1], a2[t, b0:b1], k, t, lengths[b0:b1])
+
+    return run

@@ -1,0 +1,196 @@
+"""Losses L = sum_{t,b} w_{t,b} l(y_{t,b}, z_{t,b}): values and derivatives with respect to the output y.
+
+Weights choose what counts: all steps (None), t >= tau or a mask ((T,) or (T, B) numbers), the last step only
+(``last_step``). With one weight per step, many-to-one and many-to-many are the same code. For sequences of different
+lengths the padded steps weigh nothing, and ``last_step`` means each sequence's own last step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _checks
+
+Reduction = Literal["sum", "mean"]
+
+#: Weight of the last step of each sequence only (many-to-one).
+last_step = "last"
+
+
+def from_step(tau: int, T: int) -> NDArray[np.float64]:
+    """Weights of the loss over t >= tau, steps counted from 1: (T,) zeros, then ones."""
+    _checks.integer("tau", tau, 1, T)
+    return (np.arange(1, T + 1) >= tau).astype(float)
+
+
+@dataclass(frozen=True)
+class LossValue:
+    """A loss at one output.
+
+    Attributes
+    ----------
+    value : float
+        L, the weighted sum (or mean).
+    steps : ndarray (T, B)
+        Contribution of each step; they sum to ``value``.
+    dy : ndarray (T, B, p)
+        dL/dy.
+    """
+
+    value: float
+    steps: NDArray
+    dy: NDArray
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss with its target, waiting for an output. Made by the functions of this module."""
+
+    kind: str
+    target: NDArray
+    weights: Any = None
+    reduction: Reduction = "sum"
+
+    def __call__(self, y: NDArray, lengths: NDArray | None = None) -> LossValue:
+        """Evaluate at outputs y (T, B, p).
+
+        Raises
+        ------
+        ValueError
+            Target or weights do not fit the output.
+        """
+        T, B, p = y.shape
+        weights = self._weights(T, B, lengths)
+        target = self._target(y, weights)
+        value, slope = _KINDS[self.kind](y, target)
+        if self.reduction == "mean":
+            total = weights.sum() * (1 if self.kind == "cross_entropy" else p)
+            if total == 0:
+                raise ValueError("weights sum to 0; a mean needs a positive total weight")
+            weights = weights / total
+        weights = weights.astype(y.dtype)
+        # 0 * inf must stay 0 at steps that do not count
+        steps = np.where(weights != 0, weights * value, 0)
+        dy = np.where(weights[..., None] != 0, weights[..., None] * slope, 0).astype(y.dtype)
+        return LossValue(float(np.sum(steps, dtype=np.float64)), steps, dy)
+
+    def _weights(self, T: int, B: int, lengths: NDArray | None) -> NDArray:
+        ends = np.full(B, T) if lengths is None else lengths
+        step = np.arange(1, T + 1)[:, None]
+        if self.weights is None:
+            return (step <= ends).astype(float)
+        if isinstance(self.weights, str):
+            _checks.choice("weights", self.weights, (last_step,))
+            return (step == ends).astype(float)
+        weights = np.asarray(self.weights)
+        if weights.shape not in ((T,), (T, B)):
+            raise ValueError(f"weights has shape {weights.shape}; it must be ({T},) or ({T}, {B}) like the output")
+        weights = _checks.array("weights", weights.astype(float))
+        if (weights < 0).any():
+            raise ValueError("weights has a negative entry; all must be at least 0")
+        return np.where(step <= ends, weights[:, None] if weights.ndim == 1 else weights, 0.0)
+
+    def _target(self, y: NDArray, weights: NDArray) -> NDArray:
+        """Target as (T, B, p); where the weight is 0 it may hold anything, such as NaN or -100."""
+        T, B, p = y.shape
+        target = self.target
+        labels = self.kind == "cross_entropy" and target.dtype.kind in "iu"
+        wanted = (T, B) if labels else (T, B, p)
+        if B == 1 and target.ndim == len(wanted) - 1:
+            target = target[:, None]  # one sequence without its batch axis
+        if target.shape != wanted:
+            raise ValueError(f"target has shape {self.target.shape}; it must have shape {wanted} like the output")
+        counts = weights != 0
+        if labels:
+            target = np.where(counts, target, 0)
+            if target.min() < 0 or target.max() >= p:
+                raise ValueError(
+                    f"target has labels in {target.min()}…{target.max()}; they must be in 0…{p - 1} (p = {p} outputs)"
+                )
+            return np.eye(p, dtype=y.dtype)[target]
+        target = np.where(counts[..., None], target, 0)
+        _checks.finite("target", target)
+        if self.kind == "binary_cross_entropy" and (target.min() < 0 or target.max() > 1):
+            raise ValueError(f"target is in [{target.min()}, {target.max()}]; it must be in [0, 1]")
+        return target.astype(y.dtype)
+
+
+def _squared_error(y, z):
+    return 0.5 * np.sum((y - z) ** 2, axis=-1), y - z
+
+
+def _sum_of_squares(y, z):
+    return np.sum((y - z) ** 2, axis=-1), 2 * (y - z)
+
+
+def _cross_entropy(y, z):
+    shifted = y - y.max(axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    return -np.sum(z * log_p, axis=-1), np.exp(log_p) * np.sum(z, axis=-1, keepdims=True) - z
+
+
+def _binary_cross_entropy(y, z):
+    # log(1 + e^y) - z y, without overflow; the derivative through tanh keeps both tails
+    return np.sum(np.logaddexp(0, y) - z * y, axis=-1), 0.5 * (1 + np.tanh(0.5 * y)) - z
+
+
+_KINDS = {
+    "squared_error": _squared_error,
+    "sum_of_squares": _sum_of_squares,
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+}
+
+
+def _make(kind: str, target: Any, weights: Any, reduction: Reduction) -> Loss:
+    _checks.choice("reduction", reduction, ("sum", "mean"))
+    target = np.asarray(target)
+    if target.dtype.kind not in "fiub":
+        raise ValueError(f"target has dtype {target.dtype}; it must be numbers")
+    return Loss(kind, target, weights, reduction)
+
+
+def squared_error(target: Any, weights: Any = None, *, reduction: Reduction = "sum") -> Loss:
+    """l = 1/2 ||y - z||^2.
+
+    Parameters
+    ----------
+    target : array (T, B, p), or (T, p) for one sequence
+    weights : None, "last", or array (T,) or (T, B)
+    reduction : "sum" or "mean"
+        "mean" divides by (sum of weights) p.
+    """
+    return _make("squared_error", target, weights, reduction)
+
+
+def sum_of_squares(target: Any, weights: Any = None, *, reduction: Reduction = "sum") -> Loss:
+    """l = ||y - z||^2. Arguments as for :func:`squared_error`."""
+    return _make("sum_of_squares", target, weights, reduction)
+
+
+def cross_entropy(target: Any, weights: Any = None, *, reduction: Reduction = "sum") -> Loss:
+    """l = -sum_i z_i log softmax(y)_i; y are logits.
+
+    Parameters
+    ----------
+    target : integer labels (T, B), or probabilities (T, B, p)
+    weights, reduction
+        As for :func:`squared_error`; "mean" divides by the sum of weights.
+    """
+    return _make("cross_entropy", target, weights, reduction)
+
+
+def binary_cross_entropy(target: Any, weights: Any = None, *, reduction: Reduction = "sum") -> Loss:
+    """l = -sum_i [z_i log s(y_i) + (1 - z_i) log(1 - s(y_i))], s the logistic function; y are logits.
+
+    Parameters
+    ----------
+    target : array (T, B, p) of numbers in [0, 1]
+    weights, reduction
+        As for :func:`squared_error`.
+    """
+    return _make("binary_cross_entropy", target, weights, reduction)
