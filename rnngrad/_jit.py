@@ -1,7 +1,7 @@
 """Every Numba decision in one place: flags, the compile cache, threads, and the launch of a kernel.
 
 ``unit`` marks a scalar function that kernels inline; ``kernel`` marks a loop nest that is launched from Python.
-Compiled kernels are kept on disk in a folder named after a digest of the package's sources, so an edited unit can
+Compiled kernels are kept on disk in a folder named after a digest of the sources they come from, so an edited unit can
 never be served from a stale file (Numba itself checks only the file that holds the outermost function).
 """
 
@@ -29,9 +29,12 @@ _PACKAGE = Path(__file__).parent
 
 @functools.cache
 def source_digest() -> str:
-    """Hexadecimal digest of every Python source in the package and of the Numba version."""
+    """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    sources = [_PACKAGE / name for name in ("_jit.py", "_blas.py", "_math.py")]
+    for folder in ("cells", "kernels"):
+        sources += sorted((_PACKAGE / folder).rglob("*.py"))
+    for path in sources:
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
