@@ -27,6 +27,7 @@ from . import (
     gru_delayed,
     gru_reset_before,
     lstm,
+    mgu,
     mrnn,
     vanilla,
     vanilla_s,
@@ -128,6 +129,7 @@ CELLS: dict[str, Cell] = {
         Cell.from_module("gru_reset_before", gru_reset_before),
         Cell.from_module("gru_delayed", gru_delayed),
         Cell.from_module("gated_unit", gated_unit),
+        Cell.from_module("mgu", mgu),
         Cell.from_module("mrnn", mrnn),
     )
 }
