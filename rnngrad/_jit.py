@@ -10,16 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from threadpoolctl import ThreadpoolController
 
 # Python division semantics put a branch in every loop that divides and stop it from vectorising.
 _FLAGS = {"error_model": "numpy"}
@@ -31,7 +28,7 @@ _PACKAGE = Path(__file__).parent
 def source_digest() -> str:
     """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
-    sources = [_PACKAGE / name for name in ("_jit.py", "_blas.py", "_math.py")]
+    sources = [_PACKAGE / name for name in ("_jit.py", "_gemm.py", "_math.py")]
     for folder in ("cells", "kernels"):
         sources += sorted((_PACKAGE / folder).rglob("*.py"))
     for path in sources:
@@ -132,8 +129,7 @@ def kernel(*key, tasks):
         def launch(*args):
             count = tasks(*args)
             threads = min(num_threads(), count) if args[0].size >= _PARALLEL_SIZE else 1
-            with one_blas_thread():
-                _run(compiled, args, count, threads)
+            _run(compiled, args, count, threads)
 
         launch.compiled = compiled
         return launch
@@ -182,35 +178,3 @@ def _pool() -> ThreadPoolExecutor:
         _pools.clear()
         _pools[pid] = ThreadPoolExecutor(max(num_threads() - 1, 1), thread_name_prefix="rnngrad")
     return _pools[pid]
-
-
-@functools.cache
-def _blas_pools() -> ThreadpoolController:
-    import scipy.linalg.cython_blas  # noqa: F401  (the BLAS that Numba calls must be loaded to be found)
-
-    return ThreadpoolController()
-
-
-_blas_users = 0
-_blas_limit = None
-_blas_lock = threading.Lock()
-
-
-@contextmanager
-def one_blas_thread():
-    """BLAS on the calling thread only: kernels are parallel over tasks themselves.
-
-    The setting is global to the process, so the first of several concurrent kernels sets it and the last restores it.
-    """
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        _blas_users += 1
-        if _blas_users == 1:
-            _blas_limit = _blas_pools().limit(limits=1, user_api="blas")
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limit.restore_original_limits()

@@ -66,17 +66,21 @@ class Loss:
         T, B, p = y.shape
         weights = self._weights(T, B, lengths)
         target = self._target(y, weights)
-        value, slope = _KINDS[self.kind](y, target)
+        steps, dy = _KINDS[self.kind](y, target)
         if self.reduction == "mean":
             total = weights.sum() * (1 if self.kind == "cross_entropy" else p)
             if total == 0:
                 raise ValueError("weights sum to 0; a mean needs a positive total weight")
             weights = weights / total
-        weights = weights.astype(y.dtype)
-        # 0 * inf must stay 0 at steps that do not count
-        steps = np.where(weights != 0, weights * value, 0)
-        dy = np.where(weights[..., None] != 0, weights[..., None] * slope, 0).astype(y.dtype)
-        return LossValue(float(np.sum(steps, dtype=np.float64)), steps, dy)
+        if not (weights == 1).all():
+            weights = weights.astype(y.dtype)
+            # 0 * inf must stay 0 at steps that do not count
+            steps = np.where(weights != 0, weights * steps, 0)
+            dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)
+        value = float(np.sum(steps, dtype=np.float64))
+        if not np.isfinite(value):
+            _checks.finite("target", target)
+        return LossValue(value, steps, dy)
 
     def _weights(self, T: int, B: int, lengths: NDArray | None) -> NDArray:
         ends = np.full(B, T) if lengths is None else lengths
@@ -112,19 +116,21 @@ class Loss:
                     f"target has labels in {target.min()}…{target.max()}; they must be in 0…{p - 1} (p = {p} outputs)"
                 )
             return np.eye(p, dtype=y.dtype)[target]
-        target = np.where(counts[..., None], target, 0)
-        _checks.finite("target", target)
+        if not counts.all():
+            target = np.where(counts[..., None], target, 0)
         if self.kind == "binary_cross_entropy" and (target.min() < 0 or target.max() > 1):
             raise ValueError(f"target is in [{target.min()}, {target.max()}]; it must be in [0, 1]")
-        return target.astype(y.dtype)
+        return target.astype(y.dtype, copy=False)
 
 
 def _squared_error(y, z):
-    return 0.5 * np.sum((y - z) ** 2, axis=-1), y - z
+    d = y - z
+    return 0.5 * np.einsum("tbi,tbi->tb", d, d), d
 
 
 def _sum_of_squares(y, z):
-    return np.sum((y - z) ** 2, axis=-1), 2 * (y - z)
+    d = y - z
+    return np.einsum("tbi,tbi->tb", d, d), 2 * d
 
 
 def _cross_entropy(y, z):

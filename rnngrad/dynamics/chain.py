@@ -38,20 +38,24 @@ class ScaledMatrices:
         return np.ldexp(self.mantissa, shift.astype(np.int32)), top
 
     def dense(self) -> NDArray:
-        """The matrices themselves.
+        """The matrices themselves, made in place: the mantissas are used up.
 
         Raises
         ------
         OverflowError
             An entry is beyond the dtype; its logarithm is not (use the log-norms).
         """
-        matrix, top = self.common()
-        with np.errstate(over="ignore"):
-            out = np.ldexp(matrix, np.clip(top, -40000, 40000).astype(np.int32)[..., None, None])
-        if np.isinf(out).any() and np.isfinite(matrix).all():
-            raise OverflowError(
-                f"the product has entries above 2^{int(np.max(top))}, beyond {matrix.dtype.name}; use log_norm"
-            )
+        out, limit = self.mantissa, np.finfo(self.mantissa.dtype).maxexp - 1
+        for where in np.flatnonzero(self.exponent.reshape(len(out), -1).any(axis=1)):
+            exponent = np.expand_dims(self.exponent[where], -1 if self.axis == -2 else -2)
+            half = exponent // 2  # two factors, since 2^exponent itself may be out of range
+            with np.errstate(over="ignore", under="ignore"):
+                for factor in (half, exponent - half):
+                    out[where] *= np.exp2(np.clip(factor, -limit, limit)).astype(out.dtype)
+            if np.isinf(out[where]).any():
+                raise OverflowError(
+                    f"the product has entries above 2^{int(exponent.max()) - 1}, beyond {out.dtype.name}; use log_norm"
+                )
         return out
 
     def log_norm(self, ord: Norm = 2) -> NDArray[np.float64]:
@@ -177,7 +181,8 @@ class JacobianChain:
         while count > 0:
             piece = min(count, 16)
             out, exponents = step(y, e, sample, at, piece)
-            y, e = out[-1], exponents[-1]
+            last = 0 if sign < 0 else -1  # results are in the order of time
+            y, e = out[last], exponents[last]
             at, count = at + sign * piece, count - piece
         return y, e
 
@@ -187,20 +192,25 @@ class JacobianChain:
 
     def _scaled_to(self, t: int) -> ScaledMatrices:
         rows = self._identity_rows()
-        out, exponents = self.jacobians.adjoint(rows, np.zeros(len(rows), np.int64), self._samples(len(rows)), t, t)
-        out = np.concatenate([out[::-1], rows[None]]).reshape(t + 1, self.B, self.N, self.N)
-        exponents = np.concatenate([exponents[::-1], np.zeros((1, len(rows)), np.int64)])
-        return ScaledMatrices(out, exponents.reshape(t + 1, self.B, self.N), -2)
+        out = np.empty((t + 1, *rows.shape), rows.dtype)
+        out[t] = rows
+        exponents = np.zeros((t + 1, len(rows)), np.int64)
+        if t:
+            none = np.zeros(len(rows), np.int64)
+            _, exponents[:t] = self.jacobians.adjoint(rows, none, self._samples(len(rows)), t, t, out=out[:t])
+        shape = (t + 1, self.B, self.N)
+        return ScaledMatrices(out.reshape(*shape, self.N), exponents.reshape(shape), -2)
 
     def _scaled_from(self, k: int) -> ScaledMatrices:
-        columns = self._identity_rows()
-        steps = self.T - k
-        out, exponents = self.jacobians.tangent(
-            columns, np.zeros(len(columns), np.int64), self._samples(len(columns)), k, steps
-        )
-        out = np.concatenate([columns[None], out]).reshape(steps + 1, self.B, self.N, self.N)
-        exponents = np.concatenate([np.zeros((1, len(columns)), np.int64), exponents])
-        return ScaledMatrices(out.swapaxes(-1, -2), exponents.reshape(steps + 1, self.B, self.N), -1)
+        columns, steps = self._identity_rows(), self.T - k
+        out = np.empty((steps + 1, *columns.shape), columns.dtype)
+        out[0] = columns
+        exponents = np.zeros((steps + 1, len(columns)), np.int64)
+        if steps:
+            none = np.zeros(len(columns), np.int64)
+            _, exponents[1:] = self.jacobians.tangent(columns, none, self._samples(len(columns)), k, steps, out=out[1:])
+        shape = (steps + 1, self.B, self.N)
+        return ScaledMatrices(out.reshape(*shape, self.N).swapaxes(-1, -2), exponents.reshape(shape), -1)
 
     def _block(self, matrices: ScaledMatrices, block: tuple[str, str] | None) -> ScaledMatrices:
         if block is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,33 +43,36 @@ class FactoredJacobians:
     def arrays(self) -> tuple[NDArray, ...]:
         return self.update_s, self.update_a, self.update_a2, self.inner_s, self.inner_a, self.emit_s
 
-    def _structure(self) -> tuple[Any, ...]:
+    @cached_property
+    def _masks(self) -> tuple[NDArray, ...]:
         cell = self.net.cell
         S = cell.n_states
         by_state = np.array(cell.update_by_state, dtype=np.uint8).reshape(S, -1)
         if self.padded:  # a padded step is an identity, whatever the cell's structure
             by_state |= np.eye(S, dtype=np.uint8)
-        return (
-            self.net.W,
-            second_weights(self.net),
-            by_state,
-            np.array(cell.update_by_gate, dtype=np.uint8).reshape(S, -1),
-            np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1),
-            cell.emits_state,
-        )
+        by_gate = np.array(cell.update_by_gate, dtype=np.uint8).reshape(S, -1)
+        by_gate2 = np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1)
+        return by_state, by_gate, by_gate2
 
     def flattened(self) -> FactoredJacobians:
         """The same with time and batch as one axis: (1, T B, ...), so that rows can be at different times."""
         flat = (array.reshape(1, len(array) * array.shape[1], *array.shape[2:]) for array in self.arrays)
         return FactoredJacobians(self.net, *flat, self.padded, self.backend)
 
-    def adjoint(self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int) -> tuple[NDArray, NDArray]:
-        """Carry rows y[R, S, n] 2^exponent[R] from state t_from back; all ``steps`` results and their exponents."""
-        out = np.empty((steps, *y.shape), y.dtype)
+    def adjoint(
+        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: NDArray | None = None
+    ) -> tuple[NDArray, NDArray]:
+        """Carry rows y[R, S, n] 2^exponent[R] from state t_from back.
+
+        Returns the results at steps t_from - steps … t_from - 1, in the order of time, and their exponents.
+        """
+        if out is None:
+            out = np.empty((steps, *y.shape), y.dtype)
         exponents = np.empty((steps, len(y)), np.int64)
         find_backend(self.backend).adjoint_chain(
-            out, exponents, y, exponent, sample, t_from, *self.arrays, *self._structure()
-        )
+            out, exponents, y, exponent, sample, t_from, self.arrays, self.net.W, second_weights(self.net),
+            self._masks, self.net.cell.emits_state,
+        )  # fmt: skip
         return out, exponents
 
     def tangent(
@@ -80,16 +84,19 @@ class FactoredJacobians:
         steps: int,
         dz: NDArray | None = None,
         dz2: NDArray | None = None,
+        out: NDArray | None = None,
     ) -> tuple[NDArray, NDArray]:
         """Carry columns v[R, S, n] 2^exponent[R] from state t_from on; dz, dz2 change the pre-activations."""
-        out = np.empty((steps, *v.shape), v.dtype)
+        if out is None:
+            out = np.empty((steps, *v.shape), v.dtype)
         exponents = np.empty((steps, len(v)), np.int64)
         P, P2, n = self.update_a.shape[3], self.update_a2.shape[3], self.net.n
         if dz is None or dz2 is None:
             dz, dz2 = np.empty((0, len(v), P, n), v.dtype), np.empty((0, len(v), P2, n), v.dtype)
         find_backend(self.backend).tangent_chain(
-            out, exponents, v, exponent, sample, t_from, dz, dz2, *self.arrays, *self._structure()
-        )
+            out, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
+            self._masks, self.net.cell.emits_state,
+        )  # fmt: skip
         return out, exponents
 
     def explicit(self, G: NDArray) -> tuple[NDArray, NDArray]:

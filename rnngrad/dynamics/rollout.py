@@ -193,7 +193,7 @@ def input_runs(rows: Any) -> NDArray[np.int64]:
 
 def tile_rows(n: int) -> int:
     """Samples of one task. A function of n alone, so that no result depends on the number of threads."""
-    return 8 if n <= 32 else 16
+    return 8 if n <= 128 else 16
 
 
 def _full_bias(net: Network) -> NDArray:
@@ -205,8 +205,9 @@ def _full_bias(net: Network) -> NDArray:
 def first_divergence(states: NDArray) -> NDArray[np.int64]:
     """First step with a non-finite state per sample, -1 where there is none; warns if there is one."""
     B = states.shape[1]
-    if np.isfinite(states.sum()):  # one pass; a finite sum rules out any inf or NaN
-        return np.full(B, -1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(states.sum()):  # one pass; a finite sum rules out any inf or NaN
+            return np.full(B, -1)
     bad = ~np.isfinite(states).all(axis=(2, 3))  # (T+1, B)
     first = np.where(bad.any(axis=0), bad.argmax(axis=0), -1)
     if (first >= 0).any():

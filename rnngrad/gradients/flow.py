@@ -44,7 +44,7 @@ class GradientFlow:
         sample = np.arange(traj.B)
         if t > k:
             out, exponents = self.factors.adjoint(y, np.zeros(traj.B, np.int64), sample, t, t - k)
-            y = np.ldexp(out[-1], exponents[-1].astype(np.int32)[:, None, None])
+            y = np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])
         G = np.zeros((traj.T, *y.shape), y.dtype)
         G[k - 1] = y
         return recurrent_gradients(traj, *self.factors.explicit(G))

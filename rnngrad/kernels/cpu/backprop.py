@@ -4,14 +4,14 @@ import functools
 
 import numpy as np
 
-from ..._blas import gemm_nn
+from ..._gemm import add_packed_product, pack, packed_product
 from ..._jit import inner, kernel
-from .tuples import PUT, TAKE
+from .tuples import PUT, TAKE, copy_rows
 
 
 @functools.cache
 def backprop(cell, phi):
-    """Kernel ``run(gs, da, da2, gh, states, a, a2, W, W2, lengths, consts, tile)``.
+    """Kernel ``launch(gs, da, da2, gh, states, a, a2, W, W2, lengths, consts, tile)``.
 
     gh[t] is the loss's own derivative with respect to h_{t+1}; on return gs[t] = dL/ds_t (total) and
     da[t], da2[t] = dL/da at step t + 1, from which every parameter gradient is one product over (t, b).
@@ -59,9 +59,9 @@ def backprop(cell, phi):
                 put_s(row, 0, i, d[0])
                 put_a(row, S, i, d[1])
                 put_a2(row, S + P, i, d[2])
-            g_new[b] = row[:S]
-            da[b] = row[S : S + P]
-            da2[b] = row[S + P :]
+            copy_rows(g_new[b], row, 0)
+            copy_rows(da[b], row, S)
+            copy_rows(da2[b], row, S + P)
 
     @inner
     def inner_rows(g_new, da, dq, s, a, k):
@@ -102,12 +102,15 @@ def backprop(cell, phi):
                     g_new, da_t, da2_t, gs[t + 1, b0:b1], s, a[t, b0:b1], a2[t, b0:b1], k, t, lengths[b0:b1]
                 )
                 if two_stage:
-                    gemm_nn(rows, n, P2 * n, da2_t, P2 * n, W2, n, 0.0, buffer, n)
+                    packed_product(rows, P2 * n, da2_t, P2 * n, 1, W2, n, buffer, n)
                     inner_rows(g_new, da_t, buffer, s, a[t, b0:b1], k)
                 if emits_state:
-                    gemm_nn(rows, n, G * n, da_t, P * n, W, n, 1.0, g_new, S * n)
+                    add_packed_product(rows, G * n, da_t, P * n, 1, W, n, g_new, S * n)
                 else:
-                    gemm_nn(rows, n, G * n, da_t, P * n, W, n, 0.0, buffer, n)
+                    packed_product(rows, G * n, da_t, P * n, 1, W, n, buffer, n)
                     emit_rows(g_new, buffer, s, k)
 
-    return run
+    def launch(gs, da, da2, gh, states, a, a2, W, W2, lengths, consts, tile):
+        run(gs, da, da2, gh, states, a, a2, pack(W), pack(W2), lengths, consts, tile)
+
+    return launch

@@ -12,9 +12,9 @@ import functools
 
 import numpy as np
 
-from ..._blas import gemm_nn
+from ..._gemm import PANEL_BYTES, fill_panels, packed_product
 from ..._jit import inner, kernel
-from .tuples import PUT, TAKE
+from .tuples import PUT, TAKE, copy_rows
 
 
 @functools.cache
@@ -45,23 +45,23 @@ def factors(cell, phi):
                 put_s(buffer, 0, i, d[0])
                 put_a(buffer, S, i, d[1])
                 put_a2(buffer, S + P, i, d[2])
-            update_s[r] = buffer[:S]
-            update_a[r] = buffer[S : S + P]
-            update_a2[r] = buffer[S + P :]
+            copy_rows(update_s[r], buffer, 0)
+            copy_rows(update_a[r], buffer, S)
+            copy_rows(update_a2[r], buffer, S + P)
         if two_stage:
             for i in range(n):
                 ds, da = inner_vjp(phi, take_s(s, i), take_a(a, i), take_k(k, i), one)
                 put_s(buffer, 0, i, ds)
                 put_a(buffer, S, i, da)
-            inner_s[:] = buffer[:S]
-            inner_a[:] = buffer[S : S + P]
+            copy_rows(inner_s, buffer, 0)
+            copy_rows(inner_a, buffer, S)
         if emits_state:
             emit_s[:] = zero
             emit_s[0] = one
         else:
             for i in range(n):
                 put_s(buffer, 0, i, emit_vjp(phi, take_s(s, i), take_k(k, i), one))
-            emit_s[:] = buffer[:S]
+            copy_rows(emit_s, buffer, 0)
 
     @kernel("factors", cell.name, phi, tasks=lambda update_s, *rest: len(update_s))
     def run(start, stop, update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2, lengths, consts):
@@ -92,6 +92,8 @@ def dense(start, stop, J, update_s, update_a, update_a2, inner_s, inner_a, emit_
     """J[T, B, S*n, S*n] from the factored form; independent of the cell."""
     _, B, S, _, n = update_a.shape
     G, P2 = W.shape[0], W2.shape[0]
+    width = PANEL_BYTES // J.itemsize
+    panels = np.empty(((S * n + width - 1) // width, n, width), J.dtype)
     for tb in range(start, stop):
         t, b = tb // B, tb % B
         Jb = J[t, b]
@@ -119,7 +121,8 @@ def dense(start, stop, J, update_s, update_a, update_a2, inner_s, inner_a, emit_
                             for j in range(n):
                                 row[j] += factor * W[g, i, j] * es[c, j]
             product = np.empty((P2 * n, S * n), J.dtype)
-            gemm_nn(P2 * n, S * n, n, W2, n, K, S * n, 0.0, product, S * n)
+            fill_panels(panels, 0, panels.shape[0], K, False)
+            packed_product(P2 * n, n, W2, n, 1, panels, S * n, product, S * n)
             for r in range(S):
                 for g in range(P2):
                     for i in range(n):

@@ -7,77 +7,86 @@ not depend on the number of threads.
 
 import numpy as np
 
-from ..._blas import gemm_nn, gemm_nt, gemm_tn
+from ..._gemm import PANEL_BYTES, add_packed_product, fill_panels, pack, panel_width
 from ..._jit import kernel
 
-_ROWS = 512  # rows of one piece
-_WIDTH = 256  # columns of one piece of a large output
+_ROWS = 256  # rows of one piece
+_DEPTH = 256  # rows of x packed at once in ``outer``: a panel stays in the first-level cache
 
 
 @kernel("affine", tasks=lambda out, *rest: -(-len(out) // _ROWS))
-def affine(start, stop, out, x, U, bias, runs):
-    """out[r, P, n] = bias[P, n] + U x[r], block by block of rows."""
-    R, P, n = out.shape
+def _affine(start, stop, out, x, panels, bias, first, columns):
+    """out[r, first : first + columns] = bias + x[r] B, piece by piece of rows; with empty panels the bias alone."""
+    R, C = out.shape
     m = x.shape[1]
     for piece in range(start, stop):
         r0 = piece * _ROWS
         r1 = min(R, r0 + _ROWS)
         for r in range(r0, r1):
-            out[r] = bias
-        if m > 0:
-            for j in range(runs.shape[0]):
-                u, p, length = runs[j]
-                gemm_nt(r1 - r0, length * n, m, x[r0:], m, U[u:], m, 1.0, out[r0:, p:], P * n)
+            out[r, first : first + columns] = bias
+        if m > 0 and panels.shape[0] > 0:
+            add_packed_product(r1 - r0, m, x[r0:], m, 1, panels, columns, out[r0:, first:], C)
 
 
-@kernel("input_adjoint", tasks=lambda out, *rest: -(-len(out) // _ROWS))
-def input_adjoint(start, stop, dx, da, U, runs):
-    """dx[r, m] += U^T da[r], over the pre-activations that have an input part."""
-    R, P, n = da.shape
-    m = dx.shape[1]
+def affine(out, x, U, bias, runs):
+    """out[r, P, n] = bias[P, n] + U x[r]."""
+    R, P, n = out.shape
+    flat, m = out.reshape(R, P * n), x.shape[1]
+    driven = set()
+    for u, p, length in runs:
+        panels = pack(U[u : u + length], transposed=True)
+        _affine(flat, x, panels, bias[p : p + length].reshape(-1), p * n, length * n)
+        driven.update(range(p, p + length))
+    none = np.empty((0, m, panel_width(out.dtype)), out.dtype)
+    for p in set(range(P)) - driven:
+        _affine(flat, x, none, bias[p], p * n, n)
+
+
+@kernel("input_adjoint", tasks=lambda dx, *rest: -(-len(dx) // _ROWS))
+def _input_adjoint(start, stop, dx, da, first, depth, panels):
+    """dx[r] += da[r, first : first + depth] B."""
+    R, m = dx.shape
     for piece in range(start, stop):
         r0 = piece * _ROWS
-        r1 = min(R, r0 + _ROWS)
-        for j in range(runs.shape[0]):
-            u, p, length = runs[j]
-            gemm_nn(r1 - r0, m, length * n, da[r0:, p:], P * n, U[u:], m, 1.0, dx[r0:], m)
+        rows = min(R, r0 + _ROWS) - r0
+        add_packed_product(rows, depth, da[r0:, first:], da.shape[1], 1, panels, m, dx[r0:], m)
 
 
-@kernel("outer_rows", tasks=lambda out, *rest: -(-len(out) // _WIDTH))
-def _outer_rows(start, stop, out, da, first, columns, lead, x, m, ldx):
-    """out[c, m] = sum_r da[r, first + c] x[r], one piece of columns at a time (large outputs)."""
-    R = da.shape[0]
+def input_adjoint(dx, da, U, runs):
+    """dx[r, m] += U^T da[r], over the pre-activations that have an input part."""
+    n, m = da.shape[2], dx.shape[1]
+    for u, p, length in runs if m else ():
+        panels = pack(U[u : u + length])
+        _input_adjoint(dx, da.reshape(len(da), -1), p * n, length * n, panels)
+
+
+@kernel("outer", tasks=lambda parts, *rest: len(parts))
+def _outer(start, stop, parts, da, first, x, chunk):
+    """parts[piece, c, m] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows."""
+    R, lead = da.shape
+    _, columns, m = parts.shape
+    width = PANEL_BYTES // da.itemsize
+    panels = np.empty(((m + width - 1) // width, _DEPTH, width), da.dtype)
     for piece in range(start, stop):
-        c0 = piece * _WIDTH
-        c1 = min(columns, c0 + _WIDTH)
-        gemm_tn(c1 - c0, m, R, da[0, first + c0 :], lead, x, ldx, 0.0, out[c0:], m)
-
-
-@kernel("outer_steps", tasks=lambda parts, *rest: len(parts))
-def _outer_steps(start, stop, parts, da, first, columns, lead, x, m, ldx, chunk):
-    """parts[piece, c, m]: the same sum over a piece of the rows (small outputs)."""
-    R = da.shape[0]
-    xf = x.reshape(R, ldx)
-    for piece in range(start, stop):
+        parts[piece] = 0
         r0 = piece * chunk
-        rows = min(R, r0 + chunk) - r0
-        gemm_tn(columns, m, rows, da[r0, first:], lead, xf[r0:], ldx, 0.0, parts[piece], m)
+        end = min(R, r0 + chunk)
+        while r0 < end:
+            depth = min(_DEPTH, end - r0)
+            block = panels.reshape(panels.size)[: panels.shape[0] * depth * width].reshape(panels.shape[0], depth, width)
+            fill_panels(block, 0, block.shape[0], x[r0 : r0 + depth, :m], False)
+            add_packed_product(columns, depth, da[r0, first:], 1, lead, block, m, parts[piece], m)
+            r0 += depth
 
 
 def outer(da, first, columns, x, m):
     """sum_r da[r, first : first + columns] x[r, :m]^T as (columns, m); da and x are (R, ...) C-contiguous."""
-    da = da.reshape(len(da), -1)
-    x = x.reshape(len(x), -1)
-    R, lead, ldx = len(da), da.shape[1], x.shape[1]
-    if m == 0 or columns == 0 or R == 0:
+    da, x = da.reshape(len(da), -1), x.reshape(len(x), -1)
+    if m == 0 or columns == 0:
         return np.zeros((columns, m), da.dtype)
-    if columns * m > 128 * 128:
-        out = np.empty((columns, m), da.dtype)
-        _outer_rows(out, da, first, columns, lead, x, m, ldx)
-        return out
-    chunk = 1024
-    parts = np.empty(((R + chunk - 1) // chunk, columns, m), da.dtype)
-    _outer_steps(parts, da, first, columns, lead, x, m, ldx, chunk)
+    chunk = max(_DEPTH, -(-len(da) // 8))  # at most 8 partial sums
+    parts = np.empty((-(-len(da) // chunk), columns, m), da.dtype)
+    _outer(parts, da, first, x, chunk)
     return parts.sum(axis=0)
 
 
@@ -95,7 +104,7 @@ def _column_sums(start, stop, parts, da, chunk):
 def column_sums(da):
     """sum_r da[r] of an (R, ...) array."""
     flat = da.reshape(len(da), -1)
-    chunk = 1024
-    parts = np.empty(((len(flat) + chunk - 1) // chunk, flat.shape[1]), da.dtype)
+    chunk = 512
+    parts = np.empty((-(-len(flat) // chunk), flat.shape[1]), da.dtype)
     _column_sums(parts, flat, chunk)
     return parts.sum(axis=0).reshape(da.shape[1:])

@@ -4,14 +4,14 @@ import functools
 
 import numpy as np
 
-from ..._blas import gemm_nt
+from ..._gemm import add_packed_product, pack
 from ..._jit import inner, kernel
-from .tuples import PUT, TAKE
+from .tuples import PUT, TAKE, copy_rows
 
 
 @functools.cache
 def rollout(cell, phi):
-    """Kernel ``run(states, a, a2, e, q, W, W2, lengths, consts, tile)`` of a cell with activation number ``phi``.
+    """Kernel ``launch(states, a, a2, e, q, W, W2, lengths, consts, tile)`` of a cell with activation number ``phi``.
 
     On entry states[0] holds s_0, and a, a2 hold U x + b for every step; on return they are complete.
     """
@@ -39,7 +39,8 @@ def rollout(cell, phi):
             kb = k[min(b, k.shape[0] - 1)]
             for i in range(q.shape[1]):
                 row[i] = inner_map(phi, take_s(s[b], i), take_a(a[b], i), take_k(kb, i))
-            q[b] = row
+            for i in range(row.size):
+                q[b, i] = row[i]
 
     @inner
     def update_rows(new, s, a, a2, k, t, lengths):
@@ -48,13 +49,13 @@ def rollout(cell, phi):
         row = np.empty((S, n), s.dtype)
         for b in range(s.shape[0]):
             if t >= lengths[b]:
-                new[b] = s[b]
+                copy_rows(new[b], s[b], 0)
                 continue
             kb = k[min(b, k.shape[0] - 1)]
             sb, ab, a2b = s[b], a[b], a2[b]
             for i in range(n):
                 put_s(row, 0, i, update(phi, take_s(sb, i), take_a(ab, i), take_a2(a2b, i), take_k(kb, i)))
-            new[b] = row
+            copy_rows(new[b], row, 0)
 
     @kernel("rollout", cell.name, phi, tasks=lambda states, *rest: -(-states.shape[1] // rest[-1]))
     def run(start, stop, states, a, a2, e, q, W, W2, lengths, consts, tile):
@@ -69,13 +70,16 @@ def rollout(cell, phi):
                 k = consts[tk, min(b0, consts.shape[1] - 1) : min(b1, consts.shape[1])]
                 s = states[t, b0:b1]
                 if emits_state:
-                    gemm_nt(rows, G * n, n, s, S * n, W, n, 1.0, a[t, b0:b1], P * n)
+                    add_packed_product(rows, n, s, S * n, 1, W, G * n, a[t, b0:b1], P * n)
                 else:
                     emit_rows(e[t, b0:b1], s, k)
-                    gemm_nt(rows, G * n, n, e[t, b0:b1], n, W, n, 1.0, a[t, b0:b1], P * n)
+                    add_packed_product(rows, n, e[t, b0:b1], n, 1, W, G * n, a[t, b0:b1], P * n)
                 if two_stage:
                     inner_rows(q[t, b0:b1], s, a[t, b0:b1], k)
-                    gemm_nt(rows, P2 * n, n, q[t, b0:b1], n, W2, n, 1.0, a2[t, b0:b1], P2 * n)
+                    add_packed_product(rows, n, q[t, b0:b1], n, 1, W2, P2 * n, a2[t, b0:b1], P2 * n)
                 update_rows(states[t + 1, b0:b1], s, a[t, b0:b1], a2[t, b0:b1], k, t, lengths[b0:b1])
 
-    return run
+    def launch(states, a, a2, e, q, W, W2, lengths, consts, tile):
+        run(states, a, a2, e, q, pack(W, transposed=True), pack(W2, transposed=True), lengths, consts, tile)
+
+    return launch

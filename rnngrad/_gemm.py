@@ -1,0 +1,222 @@
+"""Matrix products inside kernels: a few rows times one matrix, step after step, with the matrix packed once.
+
+A recurrence multiplies 8 … 64 rows by the same W at every step. BLAS packs W anew each time, which at 16 rows halves
+its rate. Here W is packed once into panels of ``NR`` columns, and a register tile of MR x NR accumulators walks along
+k. Every row is summed in the order of k, whatever rows are computed beside it, so results depend neither on the
+tiling of the batch nor on the number of threads.
+
+The tile is written in LLVM's vector types because Numba cannot keep an array in registers.
+"""
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic
+
+from ._jit import inner, kernel
+
+_FEATURES = llvm.get_host_cpu_features()
+_WIDE = bool(_FEATURES.get("avx512f"))
+_FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
+_VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
+_VECTORS = 2  # vectors side by side in a tile
+_MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
+
+PANEL_BYTES = _VECTORS * _VECTOR_BYTES
+
+
+def panel_width(dtype) -> int:
+    """NR: columns of one panel."""
+    return PANEL_BYTES // np.dtype(dtype).itemsize
+
+
+def _tile(rows, accumulate):
+    """Intrinsic: C (rows, NR) at c[c0:], leading dimension ldc, <- A (rows, k) B (k, NR) [+ C].
+
+    A[r, k] is a[a0 + r * row_step + k * depth_step], so A may be a transpose. Only the first ``columns`` of C are
+    touched.
+    """
+
+    @intrinsic
+    def tile(typingctx, k, a, a0, row_step, depth_step, panel, b0, c, c0, ldc, columns):
+        dtype = c.dtype
+        if a.dtype != dtype or panel.dtype != dtype:
+            return None
+
+        def codegen(context, builder, signature, args):
+            scalar = context.get_value_type(dtype)
+            lanes = _VECTOR_BYTES // (dtype.bitwidth // 8)
+            vector = ir.VectorType(scalar, lanes)
+            align = dtype.bitwidth // 8
+
+            def integer(position):
+                return context.cast(builder, args[position], signature.args[position], types.intp)
+
+            def start(position, offset):
+                array = context.make_array(signature.args[position])(context, builder, args[position])
+                return builder.gep(array.data, [integer(offset)])
+
+            def vector_at(base, offset):
+                return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+            k_value, row_step, depth_step, ldc_value = integer(0), integer(3), integer(4), integer(9)
+            a_start, b_start, c_start = start(1, 2), start(5, 6), start(7, 8)
+            fma = builder.module.declare_intrinsic(
+                f"llvm.fma.v{lanes}f{dtype.bitwidth}", fnty=ir.FunctionType(vector, [vector] * 3)
+            )
+
+            def multiply_add(x, y, z):
+                return builder.call(fma, [x, y, z]) if _FMA else builder.fadd(builder.fmul(x, y), z)
+
+            index_type = k_value.type
+            zero = ir.Constant(vector, [ir.Constant(scalar, 0.0)] * lanes)
+            accumulators = [
+                [cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(rows)
+            ]
+            row_starts = [
+                builder.gep(a_start, [builder.mul(row_step, ir.Constant(index_type, r))]) for r in range(rows)
+            ]
+            lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), 0)] * lanes)
+            with cgutils.for_range(builder, k_value) as loop:
+                first = builder.mul(loop.index, ir.Constant(index_type, _VECTORS * lanes))
+                depth = builder.mul(loop.index, depth_step)
+                b = []
+                for v in range(_VECTORS):
+                    address = vector_at(b_start, builder.add(first, ir.Constant(index_type, v * lanes)))
+                    b.append(builder.load(address, align=align))
+                for r in range(rows):
+                    value = builder.load(builder.gep(row_starts[r], [depth]))
+                    head = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+                    spread = builder.shuffle_vector(head, ir.Constant(vector, ir.Undefined), lane_zero)
+                    for v in range(_VECTORS):
+                        slot = accumulators[r][v]
+                        builder.store(multiply_add(spread, b[v], builder.load(slot)), slot)
+            flag = ir.IntType(1)
+            lanes_of = ir.VectorType(index_type, lanes)
+            mask_type = ir.VectorType(flag, lanes)
+            name = f"v{lanes}f{dtype.bitwidth}.p0"
+            load = builder.module.declare_intrinsic(
+                f"llvm.masked.load.{name}",
+                fnty=ir.FunctionType(vector, [vector.as_pointer(), ir.IntType(32), mask_type, vector]),
+            )
+            store = builder.module.declare_intrinsic(
+                f"llvm.masked.store.{name}",
+                fnty=ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), ir.IntType(32), mask_type]),
+            )
+            limit = builder.insert_element(
+                ir.Constant(lanes_of, ir.Undefined), integer(10), ir.Constant(ir.IntType(32), 0)
+            )
+            limit = builder.shuffle_vector(limit, ir.Constant(lanes_of, ir.Undefined), lane_zero)
+            alignment = ir.Constant(ir.IntType(32), align)
+            whole = builder.icmp_signed(">=", integer(10), ir.Constant(index_type, _VECTORS * lanes))
+
+            def finish(masked):
+                for r in range(rows):
+                    row = builder.gep(c_start, [builder.mul(ldc_value, ir.Constant(index_type, r))])
+                    for v in range(_VECTORS):
+                        numbers = [ir.Constant(index_type, v * lanes + lane) for lane in range(lanes)]
+                        address = vector_at(row, ir.Constant(index_type, v * lanes))
+                        value = builder.load(accumulators[r][v])
+                        if masked:
+                            mask = builder.icmp_signed("<", ir.Constant(lanes_of, numbers), limit)
+                            if accumulate:
+                                value = builder.fadd(value, builder.call(load, [address, alignment, mask, zero]))
+                            builder.call(store, [value, address, alignment, mask])
+                        else:
+                            if accumulate:
+                                value = builder.fadd(value, builder.load(address, align=align))
+                            builder.store(value, address, align=align)
+
+            with builder.if_else(whole) as (then, otherwise):
+                with then:
+                    finish(masked=False)
+                with otherwise:
+                    finish(masked=True)
+            return context.get_dummy_value()
+
+        return types.void(k, a, a0, row_step, depth_step, panel, b0, c, c0, ldc, columns), codegen
+
+    return tile
+
+
+def _make_product(accumulate):
+    tall, half, single = _tile(_MR, accumulate), _tile(_MR // 2, accumulate), _tile(1, accumulate)
+    full, part = _MR, _MR // 2
+
+    @inner
+    def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
+        width = panels.shape[2]
+        for p in range(panels.shape[0]):
+            j = p * width
+            b0 = p * k * width
+            r = 0
+            while r + full <= m:
+                tall(k, a, r * row_step, row_step, depth_step, panels, b0, c, r * ldc + j, ldc, n - j)
+                r += full
+            while r + part <= m:
+                half(k, a, r * row_step, row_step, depth_step, panels, b0, c, r * ldc + j, ldc, n - j)
+                r += part
+            while r < m:
+                single(k, a, r * row_step, row_step, depth_step, panels, b0, c, r * ldc + j, ldc, n - j)
+                r += 1
+
+    return product
+
+
+#: product(m, k, a, row_step, depth_step, panels, n, c, ldc): C (m, n) <- A (m, k) B (k, n) with B packed;
+#: A[r, d] is the element r * row_step + d * depth_step after a's first, C[r, j] the one r * ldc + j after c's first.
+packed_product = _make_product(False)
+#: The same, added to C.
+add_packed_product = _make_product(True)
+
+
+@inner
+def fill_panels(panels, first, last, matrix, transposed):
+    """panels[p, k, j] = B[k, p NR + j], p in first … last - 1; B = matrix (k, n), or (n, k) transposed; 0 past the edge."""
+    depth, width = panels.shape[1], panels.shape[2]
+    n = matrix.shape[0] if transposed else matrix.shape[1]
+    for p in range(first, last):
+        j0 = p * width
+        columns = min(width, n - j0)
+        for k in range(depth):
+            if transposed:
+                for j in range(columns):
+                    panels[p, k, j] = matrix[j0 + j, k]
+            else:
+                for j in range(columns):
+                    panels[p, k, j] = matrix[k, j0 + j]
+            for j in range(columns, width):
+                panels[p, k, j] = 0
+
+
+@kernel("pack", tasks=lambda panels, *rest: len(panels))
+def _pack(start, stop, panels, matrix, transposed):
+    fill_panels(panels, start, stop, matrix, transposed)
+
+
+def pack(weights, transposed=False):
+    """Panels of a stack of matrices (G, n, m) laid one below the other, (G n, m), or of the transpose of that."""
+    matrix = weights.reshape(weights.shape[0] * weights.shape[1], weights.shape[2])
+    n, depth = matrix.shape if transposed else matrix.shape[::-1]
+    width = panel_width(matrix.dtype)
+    panels = np.empty((-(-n // width), depth, width), matrix.dtype)
+    _pack(panels, matrix, transposed)
+    return panels
+
+
+if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the same products by NumPy
+
+    def _matrix(array, rows, columns, row_step, column_step):
+        steps = (row_step * array.itemsize, column_step * array.itemsize)
+        return np.lib.stride_tricks.as_strided(array, (rows, columns), steps)
+
+    def _unpack(panels, n):
+        return panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)[:, :n]
+
+    def packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
+        _matrix(c, m, n, ldc, 1)[...] = _matrix(a, m, k, row_step, depth_step) @ _unpack(panels, n)
+
+    def add_packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
+        out = _matrix(c, m, n, ldc, 1)
+        out[...] = out + _matrix(a, m, k, row_step, depth_step) @ _unpack(panels, n)
