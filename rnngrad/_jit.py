@@ -107,13 +107,14 @@ def inner(function):
     return numba.njit(**_FLAGS, nogil=True)(function)
 
 
-def kernel(*key, tasks):
+def kernel(*key, tasks, cached=True):
     """Decorate a loop nest ``f(start, stop, *arrays)`` over independent tasks, launched from Python as ``f(*arrays)``.
 
     ``tasks(*arrays)`` counts them. The range is split over threads of our own (the compiled code holds no lock and the
     tasks do not meet), which compiles three times faster than Numba's parallel mode, works with every threading
     layer and from any Python thread, and survives a fork. What a task does must not depend on how many threads
-    there are. ``key`` names what the closure holds, for the compile cache. The first array is the main output: small
+    there are. ``key`` names what the closure holds, for the compile cache; ``cached=False`` where it holds a user's
+    function. The first array is the main output: small
     ones are not worth a second thread.
     """
 
@@ -122,7 +123,7 @@ def kernel(*key, tasks):
         compiled = function
         if not config.DISABLE_JIT:
             compiled = numba.njit(**_FLAGS, nogil=True)(function)
-            if _cache_is_writable():
+            if cached and _cache_is_writable():
                 compiled._cache = _KernelCache(function)
 
         @functools.wraps(function)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..kernels import backend as find_backend
 from .rollout import Trajectory, constants, second_weights
+from .system import System
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
 
 def local_jacobians(traj: Trajectory) -> Any:
     """The Jacobians in the form that suits the system: factored for networks, dense for a user's function."""
-    return traj.net._local_jacobians(traj) if hasattr(traj.net, "_local_jacobians") else factored_jacobians(traj)
+    return traj.net._local_jacobians(traj) if isinstance(traj.net, System) else factored_jacobians(traj)
 
 
 def jacobians(traj: Trajectory) -> NDArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,7 @@ from .. import _checks
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
-
-if TYPE_CHECKING:
-    from .system import System
+from .system import System
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def rollout(
     x : array (T, B, m), or (T, m) for one sequence (then B = 1)
         Inputs; None runs ``steps`` steps with zero input.
     s0 : array (B, S, n), (S, n) or, with one state vector per unit, (n,)
-        Initial state; zeros by default. Without the batch axis it starts every sample.
+        Initial state; zeros by default. Without the batch axis it starts every sample; without x its batch axis sets B.
     lengths : integers (B,)
         Steps of each sequence, 1…T; later steps change nothing.
     steps : int
@@ -110,17 +108,22 @@ def rollout(
     DivergenceWarning
         The state left the finite numbers; the step is named and kept in ``diverged``.
     """
-    if not isinstance(net, Network):
-        return net._rollout(x, s0, lengths, steps, backend)
-    x = inputs(net, x, steps)
+    if not isinstance(net, (Network, System)):
+        raise ValueError(f"net is {type(net).__name__}; it must be a Network or a System")
+    x = inputs(net, x, steps, np.shape(s0)[0] if np.ndim(s0) == 3 else 1)
     T, B, _ = x.shape
     lengths = _checks.lengths(lengths, T, B)
     if lengths.min() < T:  # padding may hold anything, and must not meet a product
         x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, net.dtype.type(0))
     kernels = find_backend(backend)
-    cell, n, dtype = net.cell, net.n, net.dtype
-    states = np.empty((T + 1, B, cell.n_states, n), dtype)
+    n, dtype = net.n, net.dtype
+    states = np.empty((T + 1, B, net.S, n), dtype)
     states[0] = initial_state(net, s0, B)
+    if isinstance(net, System):
+        kernels.system_rollout(net.f)(states, x, net.params, lengths)
+        h, none = states[1:, :, 0], np.empty((0, B, 0, n))
+        return Trajectory(net, x, states, h, h, lengths, first_divergence(states), none, none, none, none, backend)
+    cell = net.cell
     a = np.empty((T, B, len(cell.gates), n), dtype)
     a2 = np.empty((T, B, len(cell.gates2), n), dtype)
     emitted = np.empty((0 if cell.emits_state else T, B, n), dtype)
@@ -145,12 +148,12 @@ def rollout(
     return Trajectory(net, x, states, h, y, lengths, first_divergence(states), a, a2, emitted, inner, backend)
 
 
-def inputs(net: Any, x: Any, steps: int | None) -> NDArray:
-    """x as (T, B, m); zeros for ``steps`` steps without x."""
+def inputs(net: Any, x: Any, steps: int | None, B: int = 1) -> NDArray:
+    """x as (T, B, m); without x, zeros for ``steps`` steps and B samples."""
     if x is None:
         if steps is None:
             raise ValueError("x is None and so is steps; give inputs x (T, B, m), or steps for zero input")
-        return np.zeros((_checks.integer("steps", steps, 1), 1, net.m), net.dtype)
+        return np.zeros((_checks.integer("steps", steps, 1), max(B, 1), net.m), net.dtype)
     if steps is not None:
         raise ValueError(f"steps is {steps} beside x; give one of them")
     return _checks.sequence("x", x, net.m, net.dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dynamics.rollout import Trajectory, constants, input_runs
+from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss, LossValue
 
@@ -82,6 +83,8 @@ def state_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
     """dL/ds_t (T, B, S, n) through the readout of the same step only: d+L/ds_1 … d+L/ds_T."""
     net = traj.net
     gh = output_adjoint(traj, dy)
+    if isinstance(net, System):
+        return gh[:, :, None]
     gs = np.zeros((traj.T, traj.B, net.S, net.n), net.dtype)
     if net.cell.outputs_state:
         gs[:, :, 0] = gh
@@ -109,6 +112,18 @@ def emitted(traj: Trajectory) -> NDArray:
     if traj.net.cell.emits_state:
         return traj.states[:-1].reshape(rows, -1)
     return traj.emitted.reshape(rows, -1)
+
+
+def explicit_gradients(traj: Trajectory, jacobians: Any, G: NDArray) -> dict[str, NDArray]:
+    """Gradients of recurrent parameters and x from adjoints G (T, B, S, n) of s_1 … s_T, earlier states held fixed."""
+    net = traj.net
+    if isinstance(net, System):
+        g = G[:, :, 0]
+        return {
+            "params": np.einsum("tbi,tbiq->q", g, net.parameter_jacobians(traj)),
+            "x": np.einsum("tbi,tbim->tbm", g, net.input_jacobians(traj)),
+        }
+    return recurrent_gradients(traj, *jacobians.explicit(G))
 
 
 def recurrent_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDArray]:

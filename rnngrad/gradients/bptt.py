@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..dynamics.rollout import Trajectory, constants, second_weights, tile_rows
+from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss
-from ..network import Network
 from .assemble import Gradients, evaluate, output_adjoint, readout_gradients, recurrent_gradients
+from .truncated import truncated_bptt
 
 
 def bptt(traj: Trajectory, loss: Loss) -> Gradients:
@@ -32,8 +33,8 @@ def bptt(traj: Trajectory, loss: Loss) -> Gradients:
     ValueError
         Target or weights do not fit the output, or the trajectory is not finite.
     """
-    if not isinstance(traj.net, Network):
-        return traj.net._bptt(traj, loss)
+    if isinstance(traj.net, System):  # dense Jacobians: one segment over the whole sequence
+        return truncated_bptt(traj, loss, k1=traj.T, k2=traj.T)
     value = evaluate(traj, loss)
     net = traj.net
     gs = np.empty_like(traj.states)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from ..dynamics.jacobian import FactoredJacobians, factored_jacobians
+from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
-from .assemble import evaluate, recurrent_gradients, state_adjoint
+from .assemble import evaluate, explicit_gradients, state_adjoint
 
 _LN2 = np.log(2.0)
 
@@ -29,7 +30,7 @@ class GradientFlow:
 
     log_norm: NDArray[np.float64]
     trajectory: Trajectory
-    factors: FactoredJacobians
+    jacobians: Any
     direct: NDArray
 
     def pieces(self, t: int, k: int) -> dict[str, NDArray]:
@@ -43,11 +44,11 @@ class GradientFlow:
         y = self.direct[t - 1]
         sample = np.arange(traj.B)
         if t > k:
-            out, exponents = self.factors.adjoint(y, np.zeros(traj.B, np.int64), sample, t, t - k)
+            out, exponents = self.jacobians.adjoint(y, np.zeros(traj.B, np.int64), sample, t, t - k)
             y = np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])
         G = np.zeros((traj.T, *y.shape), y.dtype)
         G[k - 1] = y
-        return recurrent_gradients(traj, *self.factors.explicit(G))
+        return explicit_gradients(traj, self.jacobians, G)
 
     def log_norm_by_lag(self) -> NDArray[np.float64]:
         """log||dL_t/ds_{t-lag}|| as (B, T, T+1), indexed [b, t-1, lag]; NaN where the lag goes before s_0."""
@@ -74,7 +75,7 @@ def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
     GradientFlow
     """
     value = evaluate(traj, loss)
-    factors = factored_jacobians(traj)
+    jacobians = local_jacobians(traj)
     direct = state_adjoint(traj, value.dy)  # (T, B, S, n)
     T, B = traj.T, traj.B
     log_norm = np.full((B, T + 1, T + 1), np.nan)
@@ -90,9 +91,9 @@ def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
             log_norm[:, at, k] = _log_norms(rows[:started], exponent[:started]).reshape(-1, B).T
         if k == 0 or not started:
             continue
-        out, exponents = factors.adjoint(rows[:started], exponent[:started], sample[:started], k, 1)
+        out, exponents = jacobians.adjoint(rows[:started], exponent[:started], sample[:started], k, 1)
         rows[:started], exponent[:started] = out[0], exponents[0]
-    return GradientFlow(log_norm, traj, factors, direct)
+    return GradientFlow(log_norm, traj, jacobians, direct)
 
 
 def _log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dynamics.jacobian import factored_jacobians
+from ..dynamics.jacobian import factored_jacobians, jacobians
 from ..dynamics.rollout import Trajectory
-from ..losses import Loss
+from ..dynamics.system import System
+from ..losses import Loss, LossValue
 from .assemble import Gradients, emitted, evaluate, readout_gradients, state_adjoint
 
 _COLUMNS = 4096  # tangents carried at once; more parameters are done in pieces
@@ -32,6 +33,8 @@ def rtrl(traj: Trajectory, loss: Loss) -> Gradients:
         All parameters and s_0; ``x`` and ``s`` are None (they need the backward pass).
     """
     value = evaluate(traj, loss)
+    if isinstance(traj.net, System):
+        return _system_rtrl(traj, value)
     net, T, B, n = traj.net, traj.T, traj.B, traj.net.n
     direct = state_adjoint(traj, value.dy).reshape(T, B, -1)
     factors = factored_jacobians(traj)
@@ -76,6 +79,20 @@ def rtrl(traj: Trajectory, loss: Loss) -> Gradients:
         start[b] = eye
         s0[b] = carry(start, np.zeros((T, B, 0), net.dtype), none, none, False).reshape(net.S, n)
     return Gradients(loss=value.value, s0=s0, **gradients, **readout_gradients(traj, value.dy))
+
+
+def _system_rtrl(traj: Trajectory, value: LossValue) -> Gradients:
+    """ds_t/dparams and ds_t/ds_0 of a user's system, carried forward as they stand."""
+    J, F = jacobians(traj), traj.net.parameter_jacobians(traj)
+    by_params = np.zeros((traj.B, traj.net.n, traj.net.params.size))
+    by_start = np.broadcast_to(np.eye(traj.net.n), (traj.B, traj.net.n, traj.net.n))
+    params, s0 = np.zeros(traj.net.params.size), np.zeros((traj.B, traj.net.n))
+    for t in range(traj.T):
+        by_params = J[t] @ by_params + F[t]
+        by_start = J[t] @ by_start
+        params += np.einsum("bi,biq->q", value.dy[t], by_params)
+        s0 += np.einsum("bi,bij->bj", value.dy[t], by_start)
+    return Gradients(loss=value.value, params=params, s0=s0[:, None])
 
 
 def _layout(traj: Trajectory, e: NDArray) -> Iterator[tuple[str, tuple[int, ...], NDArray, tuple[int, ...]]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from ..dynamics.jacobian import FactoredJacobians, factored_jacobians
+from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
-from .assemble import Gradients, evaluate, readout_gradients, recurrent_gradients, state_adjoint
+from .assemble import Gradients, evaluate, explicit_gradients, readout_gradients, state_adjoint
 
 
 def truncated_bptt(
@@ -51,21 +53,20 @@ def truncated_bptt(
     k1 = _checks.integer("k1", k1, 1)
     k2 = _checks.integer("k2", k2, k1)
     value = evaluate(traj, loss)
-    factors = factored_jacobians(traj)
-    G = _windowed_adjoints(factors, state_adjoint(traj, value.dy), k1, k2)
-    da, da2 = factors.explicit(G[1:])
-    parts = recurrent_gradients(traj, da, da2) | readout_gradients(traj, value.dy)
+    jacobians = local_jacobians(traj)
+    G = windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, k2)
+    parts = explicit_gradients(traj, jacobians, G[1:]) | readout_gradients(traj, value.dy)
     return Gradients(loss=value.value, s=G, s0=G[0], **parts)
 
 
-def _windowed_adjoints(factors: FactoredJacobians, direct: NDArray, k1: int, k2: int) -> NDArray:
+def windowed_adjoints(jacobians: Any, direct: NDArray, k1: int, k2: int) -> NDArray:
     """Sum over segments of the adjoint each one carries to step k, (T+1, B, S, n).
 
     All segments step back together: after d steps the segment that ends at t stands at t - d. Rows of different times
     meet the flattened Jacobians, so one product with W serves them all.
     """
     T, B, S, n = direct.shape
-    flat = factors.flattened()
+    flat = jacobians.flattened()
     ends = np.unique(np.append(np.arange(k1, T, k1), T))  # the last segment may be shorter
     starts = np.concatenate([[0], ends[:-1]])  # a segment carries the losses of steps starts+1 … ends
     G = np.zeros((T + 1, B, S, n), direct.dtype)
@@ -86,6 +87,6 @@ def _windowed_adjoints(factors: FactoredJacobians, direct: NDArray, k1: int, k2:
     return G
 
 
-def _one_step(flat: FactoredJacobians, rows: NDArray, sample: NDArray) -> NDArray:
+def _one_step(flat: Any, rows: NDArray, sample: NDArray) -> NDArray:
     out, exponents = flat.adjoint(rows, np.zeros(len(rows), np.int64), sample, 1, 1)
     return np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])

@@ -9,6 +9,7 @@ from .jacobian import dense, factors
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
+from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
 
 __all__ = [
@@ -17,11 +18,15 @@ __all__ = [
     "backprop",
     "column_sums",
     "dense",
+    "dense_chain",
     "factors",
     "input_adjoint",
     "outer",
     "output",
     "output_vjp",
     "rollout",
+    "system_derivatives",
+    "system_jacobian",
+    "system_rollout",
     "tangent_chain",
 ]

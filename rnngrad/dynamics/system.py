@@ -1,0 +1,197 @@
+"""A dynamical system written by its user: s_t = f(s_{t-1}, x_t; params)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.errors import NumbaError
+from numpy.typing import NDArray
+
+from .. import _checks
+from ..kernels import backend as find_backend
+
+_STATE, _INPUT, _PARAMS = 0, 1, 2  # arguments of f
+_CHECKED = 64  # steps at which a derivative is compared with finite differences
+
+
+class System:
+    """General dynamical system s_t = f(s_{t-1}, x_t; params).
+
+    Parameters
+    ----------
+    f : function (s, x, params) -> s'
+        ``numba.njit`` function (a plain one is compiled); s (n,), x (m,) and params (q,) are float64 arrays, the
+        result an array or a tuple of n numbers. Jacobians are derived by complex steps, to machine precision, so f
+        must be made of analytic operations that work on complex numbers.
+    n_state : int
+        n.
+    params : array (q,) or a number
+        Parameters theta; ``replace(params=...)`` changes them.
+    jacobian : function (s, x, params) -> (n, n), optional
+        ds'/ds, row = output; needed where f has ``abs``, ``max``, comparisons or other kinks.
+    n_inputs : int
+        m.
+
+    Raises
+    ------
+    ValueError
+        f does not compile, or returns something else than n numbers. Later, where Jacobians are asked for: the
+        derived (or given) Jacobian disagrees with finite differences of f.
+
+    Notes
+    -----
+    One state vector per unit (S = 1), h = y = s, float64 only. Source of the complex step: Squire & Trapp (1998).
+    """
+
+    S = 1
+    V = None
+    dtype = np.dtype("float64")
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        n_state: int,
+        params: Any = (),
+        jacobian: Callable[..., Any] | None = None,
+        *,
+        n_inputs: int = 0,
+    ) -> None:
+        self.n = self.N = self.p = _checks.integer("n_state", n_state, 1)
+        self.m = _checks.integer("n_inputs", n_inputs, 0)
+        self.params = _checks.array("params", np.atleast_1d(np.asarray(params, dtype=np.float64)), ("q",))
+        self.params.flags.writeable = False
+        self.f = _compiled("f", f)
+        self.jacobian = None if jacobian is None else _compiled("jacobian", jacobian)
+        try:
+            value = np.asarray(self.f(np.zeros(self.n), np.zeros(self.m), self.params))
+        except (NumbaError, TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"f does not run on s ({self.n},), x ({self.m},), params ({self.params.size},): {error}") from error
+        if value.shape != (self.n,) or value.dtype.kind not in "fiu":
+            raise ValueError(f"f returns shape {value.shape} of {value.dtype}; it must return {self.n} real numbers")
+
+    def __repr__(self) -> str:
+        name = getattr(self.f, "__name__", "f")
+        return f"System({name}, n_state={self.n}, n_inputs={self.m}, params={self.params.tolist()})"
+
+    def replace(self, *, params: Any) -> System:
+        """The same system with other parameters."""
+        return System(self.f, self.n, params, self.jacobian, n_inputs=self.m)
+
+    def _derivative(self, traj: Any, which: int) -> NDArray:
+        """df/d(state, input or params) at every step, (T, B, n, width)."""
+        kernels = find_backend(traj.backend)
+        width = (self.n, self.m, self.params.size)[which]
+        out = np.empty((traj.T, traj.B, self.n, width))
+        arguments = (out, traj.states, traj.x, self.params, traj.lengths)
+        if which == _STATE and self.jacobian is not None:
+            kernels.system_jacobian(self.jacobian)(*arguments)
+        else:
+            try:
+                kernels.system_derivatives(self.f, which)(*arguments)
+            except NumbaError as error:
+                raise ValueError(
+                    "f cannot be differentiated by a complex step: it does not compile for complex numbers; give "
+                    f"jacobian=, or write f without comparisons of the state ({str(error).splitlines()[0]})"
+                ) from error
+        self._verify(traj, which, out)
+        return out
+
+    def _verify(self, traj: Any, which: int, derivative: NDArray) -> None:
+        """Compare with central differences at a few steps: kinks and non-analytic operations show here."""
+        name = ("ds'/ds", "ds'/dx", "ds'/dparams")[which]
+        given = which == _STATE and self.jacobian is not None
+        steps = np.argwhere(np.arange(traj.T)[:, None] < traj.lengths)
+        for t, b in steps[:: max(1, len(steps) // _CHECKED)]:
+            expected, got = self._differences(traj, which, t, b), derivative[t, b]
+            if expected.size == 0:
+                return
+            error, scale = np.abs(got - expected).max(), max(1.0, np.abs(expected).max())
+            if error <= 1e-4 * scale:
+                continue
+            if given:
+                transposed = self.n > 1 and np.allclose(got.T, expected, atol=1e-4 * scale)
+                hint = "it is transposed (row = output)" if transposed else "it must be ds'/ds, row = output"
+            else:
+                hint = (
+                    "operations that are not analytic (abs, max, sign, a power of a negative number) need jacobian=; "
+                    "write s*s instead of s**2"
+                )
+            raise ValueError(
+                f"{'the given jacobian' if given else 'the complex step'} for {name} of f differs from finite "
+                f"differences by {error:.2g} at step {t}, sample {b}: {hint}"
+            )
+
+    def _differences(self, traj: Any, which: int, t: int, b: int) -> NDArray:
+        """Central differences of f at one step, (n, width)."""
+        at = [traj.states[t, b, 0], traj.x[t, b], self.params]
+        columns = []
+        for j in range(at[which].size):
+            step = 1e-5 * max(1.0, abs(at[which][j]))
+            sides = []
+            for sign in (1, -1):
+                moved = [a.copy() for a in at]
+                moved[which][j] += sign * step
+                sides.append(np.asarray(self.f(*moved), dtype=float))
+            columns.append((sides[0] - sides[1]) / (2 * step))
+        return np.stack(columns, axis=1) if columns else np.empty((self.n, 0))
+
+    def _local_jacobians(self, traj: Any) -> DenseJacobians:
+        traj.require_finite()
+        return DenseJacobians(self, self._derivative(traj, _STATE), traj.backend)
+
+    def parameter_jacobians(self, traj: Any) -> NDArray:
+        """ds'/dparams with the state held fixed, (T, B, n, q)."""
+        return self._derivative(traj, _PARAMS)
+
+    def input_jacobians(self, traj: Any) -> NDArray:
+        """ds'/dx with the state held fixed, (T, B, n, m)."""
+        return self._derivative(traj, _INPUT)
+
+
+@dataclass(frozen=True)
+class DenseJacobians:
+    """Local Jacobians J (T, B, N, N) of a system, with the actions that factored ones have."""
+
+    net: System
+    J: NDArray
+    backend: str
+
+    def flattened(self) -> DenseJacobians:
+        """The same with time and batch as one axis."""
+        return DenseJacobians(self.net, self.J.reshape(1, -1, *self.J.shape[2:]), self.backend)
+
+    def dense(self) -> NDArray:
+        """J itself."""
+        return self.J
+
+    def adjoint(
+        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: NDArray | None = None
+    ) -> tuple[NDArray, NDArray]:
+        """Carry rows back; see :meth:`FactoredJacobians.adjoint`."""
+        return self._carry(y, exponent, sample, t_from, steps, out, False)
+
+    def tangent(
+        self, v: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, *, out: NDArray | None = None
+    ) -> tuple[NDArray, NDArray]:
+        """Carry columns forward; see :meth:`FactoredJacobians.tangent`."""
+        return self._carry(v, exponent, sample, t_from, steps, out, True)
+
+    def _carry(self, y, exponent, sample, t_from, steps, out, forward):  # type: ignore[no-untyped-def]
+        if out is None:
+            out = np.empty((steps, *y.shape))
+        exponents = np.empty((steps, len(y)), np.int64)
+        rows = out.reshape(steps, len(y), self.net.n)
+        find_backend(self.backend).dense_chain(
+            rows, exponents, y.reshape(len(y), -1), exponent, sample, t_from, self.J, forward
+        )
+        return out, exponents
+
+
+def _compiled(name: str, function: Any) -> Any:
+    if not callable(function):
+        raise ValueError(f"{name} is {function!r}; it must be a function (s, x, params)")
+    return function if hasattr(function, "py_func") else numba.njit(function)
