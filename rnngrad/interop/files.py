@@ -1,0 +1,166 @@
+"""Networks in files: ``load`` reads PyTorch's order and our own from .safetensors and .npz, ``save`` writes our own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .. import _checks
+from ..network import Network
+from . import layout
+from .containers import Container, open_container, to_precision, write_container
+
+_log = logging.getLogger(__name__)
+
+
+def load(
+    path: str | os.PathLike[str],
+    cell: str | None = None,
+    prefix: str = "",
+    *,
+    readout: str | None = None,
+    activation: str | None = None,
+    dtype: str | None = None,
+) -> Network:
+    """Network from a .safetensors or .npz file. No pickle is ever loaded, and nothing in the file is executed.
+
+    Two layouts are understood under ``prefix``: PyTorch's (weight_ih, weight_hh, bias_ih, bias_hh of a cell, or
+    weight_ih_l0, … of a one-layer module; no biases means zeros), and our own (W, U, b, W2, U2, b2, V, c) as written
+    by :func:`save`. A PyTorch LSTM's gates i, f, g, o become i, f, v, o, a GRU's r, z, n become r, u, candidate.
+
+    Parameters
+    ----------
+    path : path
+        A .safetensors or .npz file.
+    cell : str, optional
+        In PyTorch's order "lstm", "gru" or "vanilla", else any of ``rnngrad.CELLS``. By default what the file says or,
+        in PyTorch's order, what weight_hh (G n, n) tells: 4 gates lstm, 3 gru, 1 vanilla. ``net.cell.name`` states it.
+    prefix : str
+        Only tensors whose names begin with it are read, such as "lstm_cell."; tensors elsewhere are ignored.
+    readout : str, optional
+        Prefix of a linear layer, such as "fc.": its weight (p, n) and bias (p,) become V and c.
+    activation : str, optional
+        A file in PyTorch's order does not hold an RNN's nonlinearity: give "relu" if it is not tanh.
+    dtype : str, optional
+        "float64" or "float32" converts; by default the network has the file's precision. float16 and bfloat16
+        must be converted.
+
+    Returns
+    -------
+    Network
+        It takes its inputs time-major, (T, B, m).
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        Not such a file; tensors are missing, left over, of the wrong shape or dtype or not finite; ``cell`` does not
+        fit the shapes; more than one layer, two directions or a projection; or a pickle (.pt, .pth).
+    ImportError
+        A .safetensors file without the package safetensors (extra ``rnngrad[safetensors]``).
+    """
+    file = open_container(path)
+    head: set[str] = set() if readout is None else {f"{readout}weight", f"{readout}bias"}
+    inside = {key.removeprefix(prefix): key for key in file.keys if key.startswith(prefix) and key not in head}
+    layout.refuse_unsupported(inside)
+    names = layout.pytorch_names(inside)
+    if names is None and "W" not in inside:
+        raise ValueError(f"{path} has no network under prefix {prefix!r}" + _advice(file, prefix))
+    if names is None:
+        if readout is not None:
+            raise ValueError(f"readout is {readout!r}, but {path} is in our own layout, where the readout is V and c")
+        arrays = _read(file, inside, dtype)
+        return _from_own(file, arrays, cell, activation)
+
+    extra = sorted(key for name, key in inside.items() if name not in names.values())
+    if extra:
+        raise ValueError(
+            f"{path} has tensors under prefix {prefix!r} that are not part of one PyTorch layer: "
+            f"{', '.join(map(repr, extra))}" + _advice(file, prefix)
+        )
+    wanted = {part: inside[name] for part, name in names.items() if name in inside}
+    if readout is not None:
+        if f"{readout}weight" not in file.keys:
+            missing = f"{readout}weight"
+            raise ValueError(f"readout is {readout!r}, but {path} has no {missing!r}; it has {_listed(file.keys)}")
+        wanted |= {f"readout {key}": key for key in head if key in file.keys}
+    arrays = _read(file, wanted, dtype)
+    found, parameters = layout.from_pytorch(arrays, {part: prefix + name for part, name in names.items()}, cell)
+    if readout is not None:
+        weight, bias = (arrays.get(f"readout {readout}{part}") for part in ("weight", "bias"))
+        assert weight is not None
+        parameters |= layout.readout_from_linear(weight, bias, readout, parameters["W"].shape[1])
+    if cell is None:
+        _log.info("%s: cell %r inferred from %s %s", path, found, wanted["weight_hh"], arrays["weight_hh"].shape)
+    return Network.from_parameters(found, parameters, activation=activation)
+
+
+def save(net: Network, path: str | os.PathLike[str]) -> None:
+    """Write a network to a .safetensors or .npz file; :func:`load` gives it back bit for bit.
+
+    Parameters
+    ----------
+    net : Network
+        Parameters go by our own names, W, U, b, …; cell, activation, dt and tau lie beside them.
+    path : path
+        Ends in .safetensors or .npz; an existing file is replaced.
+
+    Raises
+    ------
+    ValueError
+        Not a :class:`Network`, or another suffix.
+    """
+    if not isinstance(net, Network):
+        raise ValueError(f"net is {type(net).__name__}; only a Network can be saved")
+    arrays = dict(net.parameters)
+    metadata = {"cell": net.cell.name, "activation": net.activation}
+    if net.dt is not None and net.tau is not None:
+        arrays["tau"] = net.tau
+        metadata["dt"] = repr(float(net.dt))
+    write_container(path, arrays, metadata)
+
+
+def _read(file: Container, wanted: Mapping[str, str], dtype: Any) -> dict[str, NDArray]:
+    """The arrays, checked one by one and to be of one precision; tau is float64 whatever the rest is."""
+    arrays = {}
+    for name, key in wanted.items():
+        arrays[name] = to_precision(repr(key), *file.array(key), dtype if name != "tau" else "float64")
+    by_dtype = {array.dtype: wanted[name] for name, array in arrays.items() if name != "tau"}
+    if len(by_dtype) > 1:
+        listed = ", ".join(f"{key!r} is {found.name}" for found, key in by_dtype.items())
+        raise ValueError(f"the file mixes precisions: {listed}; give dtype='float64' or dtype='float32' to convert all")
+    return arrays
+
+
+def _from_own(file: Container, arrays: dict[str, NDArray], cell: str | None, activation: str | None) -> Network:
+    said = file.metadata
+    for argument, given in (("cell", cell), ("activation", activation)):
+        if given is not None and said.get(argument, given) != given:
+            raise ValueError(f"{argument} is {given!r}, but the file says {said[argument]!r}")
+    tau = arrays.pop("tau", None)
+    cell = cell or said.get("cell") or layout.infer_own(arrays)
+    if cell == "continuous" and (tau is None or "dt" not in said):
+        raise ValueError("a continuous-time network's file must hold dt and tau; save writes both")
+    dt = _checks.number("dt", said["dt"]) if "dt" in said else None
+    return Network.from_parameters(cell, arrays, activation=activation or said.get("activation"), dt=dt, tau=tau)
+
+
+def _advice(file: Container, prefix: str) -> str:
+    """What would work instead."""
+    others = [other for other in layout.prefixes(file.keys) if other != prefix]
+    if others:
+        return f"; prefixes that hold one: {', '.join(map(repr, others))}"
+    linear = [key.removesuffix("weight") for key in file.keys if key.endswith(".weight")]
+    if linear and layout.prefixes(file.keys):
+        return f"; a linear layer on top is named by readout=, such as readout={linear[0]!r}"
+    return f"; the file has {_listed(file.keys)}"
+
+
+def _listed(keys: tuple[str, ...]) -> str:
+    shown = ", ".join(map(repr, keys[:8]))
+    return shown + (f" and {len(keys) - 8} more" if len(keys) > 8 else "") if keys else "no tensors"
