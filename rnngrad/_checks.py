@@ -49,7 +49,7 @@ def array(name: str, value: Any, shape: Sequence[int | str | None] | None = None
     out = np.ascontiguousarray(given, dtype=dtype).reshape(given.shape)
     if shape is not None:
         fits = out.ndim == len(shape) and all(
-            not isinstance(want, int) or have == want for have, want in zip(out.shape, shape, strict=True)
+            shape[i] == out.shape[i] for i in range(out.ndim) if isinstance(shape[i], int)
         )
         if not fits:
             raise ValueError(f"{name} has shape {_spell(out.shape)}; it must have shape {_spell(shape)}")

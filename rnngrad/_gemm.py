@@ -71,9 +71,7 @@ def _tile(rows, accumulate):
 
             index_type = k_value.type
             zero = ir.Constant(vector, [ir.Constant(scalar, 0.0)] * lanes)
-            accumulators = [
-                [cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(rows)
-            ]
+            accumulators = [[cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(rows)]
             row_starts = [
                 builder.gep(a_start, [builder.mul(row_step, ir.Constant(index_type, r))]) for r in range(rows)
             ]
@@ -87,7 +85,9 @@ def _tile(rows, accumulate):
                     b.append(builder.load(address, align=align))
                 for r in range(rows):
                     value = builder.load(builder.gep(row_starts[r], [depth]))
-                    head = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+                    head = builder.insert_element(
+                        ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+                    )
                     spread = builder.shuffle_vector(head, ir.Constant(vector, ir.Undefined), lane_zero)
                     for v in range(_VECTORS):
                         slot = accumulators[r][v]
@@ -173,7 +173,7 @@ add_packed_product = _make_product(True)
 
 @inner
 def fill_panels(panels, first, last, matrix, transposed):
-    """panels[p, k, j] = B[k, p NR + j], p in first … last - 1; B = matrix (k, n), or (n, k) transposed; 0 past the edge."""
+    """panels[p, k, j] = B[k, p NR + j], p in first … last - 1; B = matrix (k, n), or (n, k) transposed; 0 past its edge."""
     depth, width = panels.shape[1], panels.shape[2]
     n = matrix.shape[0] if transposed else matrix.shape[1]
     for p in range(first, last):

@@ -40,10 +40,9 @@ def source_digest() -> str:
 @functools.cache
 def cache_folder() -> Path:
     """Folder of the compiled kernels; ``RNNGRAD_CACHE_DIR`` overrides the user's cache folder."""
-    base = os.environ.get("RNNGRAD_CACHE_DIR")
-    if base is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnngrad"
-    return Path(base) / source_digest()
+    own = os.environ.get("RNNGRAD_CACHE_DIR")
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnngrad"
+    return (Path(own) if own else users) / source_digest()
 
 
 class _DigestLocator(_CacheLocator):
@@ -114,8 +113,7 @@ def kernel(*key, tasks, cached=True):
     tasks do not meet), which compiles three times faster than Numba's parallel mode, works with every threading
     layer and from any Python thread, and survives a fork. What a task does must not depend on how many threads
     there are. ``key`` names what the closure holds, for the compile cache; ``cached=False`` where it holds a user's
-    function. The first array is the main output: small
-    ones are not worth a second thread.
+    function. The first array is the main output: small ones are not worth a second thread.
     """
 
     def decorate(function):

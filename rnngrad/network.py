@@ -92,7 +92,7 @@ class Network:
         m = _checks.integer("n_inputs", n_inputs, 0)
         n = _checks.integer("n_hidden", n_hidden, 1)
         p = _checks.integer("n_outputs", n_outputs, 0)
-        dtype = _checks.float_dtype(dtype)
+        number_type = _checks.float_dtype(dtype)
         rng = np.random.default_rng(seed)
         shapes = spec.shapes(n, m)
         parameters = {}
@@ -106,10 +106,11 @@ class Network:
         if forget_bias is not None and spec.name != "lstm":
             raise ValueError(f"forget_bias is {forget_bias}; only an LSTM has a forget gate (cell is {cell!r})")
         if spec.name == "lstm":
-            parameters["b"][spec.gates.index("f")] = 1.0 if forget_bias is None else _checks.number("forget_bias", forget_bias)
+            bias = 1.0 if forget_bias is None else _checks.number("forget_bias", forget_bias)
+            parameters["b"][spec.gates.index("f")] = bias
         if p:
             parameters |= {"V": initialization.feedforward(p, n, rng), "c": np.zeros(p)}
-        parameters = {name: value.astype(dtype) for name, value in parameters.items()}
+        parameters = {name: value.astype(number_type) for name, value in parameters.items()}
         return cls.from_parameters(cell, parameters, activation=activation, dt=dt, tau=tau)
 
     @classmethod
@@ -149,9 +150,12 @@ class Network:
             )
         if n < 1:
             raise ValueError(f"W has shape {W.shape}; n must be at least 1")
-        checked = {name: _frozen(_checks.array(name, parameters.get(name, U), shape, dtype)) for name, shape in shapes.items()}
+        checked = {
+            name: _frozen(_checks.array(name, parameters.get(name, U), shape, dtype)) for name, shape in shapes.items()
+        }
         if "V" in checked and len(checked["V"]) != len(checked["c"]):
-            raise ValueError(f"c has shape {checked['c'].shape}; it must have shape ({len(checked['V'])},) like the rows of V")
+            rows = len(checked["V"])
+            raise ValueError(f"c has shape {checked['c'].shape}; it must have shape ({rows},) like the rows of V")
         return cls(spec, activation, checked, *_time_constants(spec, n, dt, tau, dtype))
 
     def replace(self, **changes: Any) -> Network:
@@ -160,14 +164,14 @@ class Network:
         dt, tau = changes.pop("dt", self.dt), changes.pop("tau", self.tau)
         unknown = sorted(set(changes) - set(self.cell.shapes(1, 1)) - set(READOUT))
         if unknown:
-            raise ValueError(
-                f"replace got {unknown}; a {self.cell.name!r} network has {[*self.cell.shapes(1, 1), *READOUT, 'activation']}"
-            )
+            known = [*self.cell.shapes(1, 1), *READOUT, "activation"]
+            raise ValueError(f"replace got {unknown}; a {self.cell.name!r} network has {known}")
         for name, value in changes.items():
             if name in self.parameters:
                 wanted = self.parameters[name]
                 changes[name] = _checks.array(name, value, wanted.shape, wanted.dtype)
-        return Network.from_parameters(self.cell.name, {**self.parameters, **changes}, activation=activation, dt=dt, tau=tau)
+        parameters = {**self.parameters, **changes}
+        return Network.from_parameters(self.cell.name, parameters, activation=activation, dt=dt, tau=tau)
 
     def astype(self, dtype: str) -> Network:
         """The same network in float64 or float32."""

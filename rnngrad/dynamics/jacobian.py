@@ -13,6 +13,8 @@ from ..kernels import backend as find_backend
 from .rollout import Trajectory, constants, second_weights
 from .system import System
 
+_FACTORS = ("update_s", "update_a", "update_a2", "inner_s", "inner_a", "emit_s")
+
 
 @dataclass(frozen=True)
 class FactoredJacobians:
@@ -42,7 +44,7 @@ class FactoredJacobians:
 
     @property
     def arrays(self) -> tuple[NDArray, ...]:
-        return self.update_s, self.update_a, self.update_a2, self.inner_s, self.inner_a, self.emit_s
+        return tuple(getattr(self, name) for name in _FACTORS)
 
     @cached_property
     def _masks(self) -> tuple[NDArray, ...]:
@@ -58,7 +60,7 @@ class FactoredJacobians:
     def flattened(self) -> FactoredJacobians:
         """The same with time and batch as one axis: (1, T B, ...), so that rows can be at different times."""
         flat = (array.reshape(1, len(array) * array.shape[1], *array.shape[2:]) for array in self.arrays)
-        return FactoredJacobians(self.net, *flat, self.padded, self.backend)
+        return FactoredJacobians(self.net, padded=self.padded, backend=self.backend, **dict(zip(_FACTORS, flat)))
 
     def adjoint(
         self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: NDArray | None = None
@@ -128,7 +130,8 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     find_backend(traj.backend).factors(net.cell, net.phi)(
         *arrays, traj.states, traj.a, traj.a2, traj.lengths, constants(net)
     )
-    return FactoredJacobians(net, *arrays, bool(traj.lengths.min() < T), traj.backend)
+    padded = bool(traj.lengths.min() < T)
+    return FactoredJacobians(net, padded=padded, backend=traj.backend, **dict(zip(_FACTORS, arrays)))
 
 
 def local_jacobians(traj: Trajectory) -> Any:

@@ -69,7 +69,9 @@ class System:
         try:
             value = np.asarray(self.f(np.zeros(self.n), np.zeros(self.m), self.params))
         except (NumbaError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(f"f does not run on s ({self.n},), x ({self.m},), params ({self.params.size},): {error}") from error
+            raise ValueError(
+                f"f does not run on s ({self.n},), x ({self.m},), params ({self.params.size},): {error}"
+            ) from error
         if value.shape != (self.n,) or value.dtype.kind not in "fiu":
             raise ValueError(f"f returns shape {value.shape} of {value.dtype}; it must return {self.n} real numbers")
 
@@ -180,7 +182,16 @@ class DenseJacobians:
         """Carry columns forward; see :meth:`FactoredJacobians.tangent`."""
         return self._carry(v, exponent, sample, t_from, steps, out, True)
 
-    def _carry(self, y, exponent, sample, t_from, steps, out, forward):  # type: ignore[no-untyped-def]
+    def _carry(
+        self,
+        y: NDArray,
+        exponent: NDArray,
+        sample: NDArray,
+        t_from: int,
+        steps: int,
+        out: NDArray | None,
+        forward: bool,
+    ) -> tuple[NDArray, NDArray]:
         if out is None:
             out = np.empty((steps, *y.shape))
         exponents = np.empty((steps, len(y)), np.int64)

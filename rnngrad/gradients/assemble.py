@@ -64,7 +64,9 @@ class Gradients:
 def evaluate(traj: Trajectory, loss: Loss) -> LossValue:
     """The loss at the trajectory's outputs."""
     if not isinstance(loss, Loss):
-        raise ValueError(f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)")
+        raise ValueError(
+            f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)"
+        )
     traj.require_finite()
     return loss(traj.y, traj.lengths)
 

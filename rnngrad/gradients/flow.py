@@ -102,4 +102,9 @@ def _log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
     safe = np.where(top > 0, top, 1)
     norm = np.sqrt(np.sum(np.square(flat / safe[:, None], dtype=np.float64), axis=1))
     with np.errstate(divide="ignore"):
-        return np.where(top > 0, np.log(norm, where=norm > 0, out=np.zeros_like(norm)) + np.log(safe.astype(float)), -np.inf) + exponent * _LN2
+        return (
+            np.where(
+                top > 0, np.log(norm, where=norm > 0, out=np.zeros_like(norm)) + np.log(safe.astype(float)), -np.inf
+            )
+            + exponent * _LN2
+        )

@@ -53,9 +53,7 @@ def backprop(cell, phi):
             kb = k[min(b, k.shape[0] - 1)]
             sb, ab, a2b, gb = s[b], a[b], a2[b], g[b]
             for i in range(n):
-                d = update_vjp(
-                    phi, take_s(sb, i), take_a(ab, i), take_a2(a2b, i), take_k(kb, i), take_s(gb, i)
-                )
+                d = update_vjp(phi, take_s(sb, i), take_a(ab, i), take_a2(a2b, i), take_k(kb, i), take_s(gb, i))
                 put_s(row, 0, i, d[0])
                 put_a(row, S, i, d[1])
                 put_a2(row, S + P, i, d[2])
@@ -98,9 +96,7 @@ def backprop(cell, phi):
                 s, g_new = states[t, b0:b1], gs[t, b0:b1]
                 da_t, da2_t = da[t, b0:b1], da2[t, b0:b1]
                 add_output(gs[t + 1, b0:b1], gh[t, b0:b1], states[t + 1, b0:b1], k)
-                update_rows(
-                    g_new, da_t, da2_t, gs[t + 1, b0:b1], s, a[t, b0:b1], a2[t, b0:b1], k, t, lengths[b0:b1]
-                )
+                update_rows(g_new, da_t, da2_t, gs[t + 1, b0:b1], s, a[t, b0:b1], a2[t, b0:b1], k, t, lengths[b0:b1])
                 if two_stage:
                     packed_product(rows, P2 * n, da2_t, P2 * n, 1, W2, n, buffer, n)
                     inner_rows(g_new, da_t, buffer, s, a[t, b0:b1], k)

@@ -39,9 +39,7 @@ def factors(cell, phi):
             unit_g[:] = zero
             unit_g[r] = one
             for i in range(n):
-                d = update_vjp(
-                    phi, take_s(s, i), take_a(a, i), take_a2(a2, i), take_k(k, i), take_s(unit_g, i)
-                )
+                d = update_vjp(phi, take_s(s, i), take_a(a, i), take_a2(a2, i), take_k(k, i), take_s(unit_g, i))
                 put_s(buffer, 0, i, d[0])
                 put_a(buffer, S, i, d[1])
                 put_a2(buffer, S + P, i, d[2])
@@ -97,7 +95,14 @@ def dense(start, stop, J, update_s, update_a, update_a2, inner_s, inner_a, emit_
     for tb in range(start, stop):
         t, b = tb // B, tb % B
         Jb = J[t, b]
-        us, ua, ua2, qs, qa, es = update_s[t, b], update_a[t, b], update_a2[t, b], inner_s[t, b], inner_a[t, b], emit_s[t, b]
+        us, ua, ua2, qs, qa, es = (
+            update_s[t, b],
+            update_a[t, b],
+            update_a2[t, b],
+            inner_s[t, b],
+            inner_a[t, b],
+            emit_s[t, b],
+        )
         Jb[:] = 0
         for r in range(S):
             for c in range(S):

@@ -2,7 +2,6 @@
 
 import functools
 
-
 from ..._jit import kernel
 from .tuples import PUT, TAKE
 

@@ -73,7 +73,9 @@ def _outer(start, stop, parts, da, first, x, chunk):
         end = min(R, r0 + chunk)
         while r0 < end:
             depth = min(_DEPTH, end - r0)
-            block = panels.reshape(panels.size)[: panels.shape[0] * depth * width].reshape(panels.shape[0], depth, width)
+            block = panels.reshape(panels.size)[: panels.shape[0] * depth * width].reshape(
+                panels.shape[0], depth, width
+            )
             fill_panels(block, 0, block.shape[0], x[r0 : r0 + depth, :m], False)
             add_packed_product(columns, depth, da[r0, first:], 1, lead, block, m, parts[piece], m)
             r0 += depth
