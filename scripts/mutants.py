@@ -1,0 +1,159 @@
+"""Plant faults in the package, one at a time, and check that the tests notice.
+
+    python scripts/mutants.py                 every mutant
+    python scripts/mutants.py --only lstm     those whose name holds the word
+    python scripts/mutants.py --json out.json results as data
+
+Each mutant is a copy of the package in which one piece of text was replaced. The tests run on it interpreted
+(NUMBA_DISABLE_JIT=1): the same kernels and units, without minutes of compiling. A mutant is killed when tests fail;
+survivors are listed, and the exit status is 1 if fewer than 95 % were killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = [
+    "tests/test_cells.py",
+    "tests/test_rollout.py",
+    "tests/test_jacobian.py",
+    "tests/test_bptt.py",
+    "tests/test_gradients_agree.py",
+    "tests/test_losses.py",
+    "tests/test_properties.py",
+    "tests/test_system.py",
+    "tests/test_bad_input.py",
+]
+
+#: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
+MUTANTS = [
+    # cells: values
+    ("lstm: input and forget gate swapped", "cells/lstm.py", "logistic(a[1]) * s[1] + logistic(a[0])", "logistic(a[0]) * s[1] + logistic(a[1])"),
+    ("lstm: output gate dropped", "cells/lstm.py", "return logistic(a[3]) * activate(phi, c), c", "return activate(phi, c), c"),
+    ("gru: copy and update swapped", "cells/gru.py", "return (u * s[0] + w * activate", "return (w * s[0] + u * activate"),
+    ("gru: reset before instead of after", "cells/gru.py", "activate(phi, r * a[2] + a[3]),)", "activate(phi, r * (a[2] + a[3])),)"),
+    ("gru_reset_before: reset gate ignored", "cells/gru_reset_before.py", "return logistic(a[0]) * s[0]", "return s[0] + 0 * a[0]"),
+    ("gru_delayed: u and r swapped in the state", "cells/gru_delayed.py", "return inner(phi, s, a, k), logistic(a2[0]), logistic(a2[1])", "return inner(phi, s, a, k), logistic(a2[1]), logistic(a2[0])"),
+    ("gated_unit: copies where it should update", "cells/gated_unit.py", "return s[1] * s[0] + (T(1.0) - s[1]) * activate", "return (T(1.0) - s[1]) * s[0] + s[1] * activate"),
+    ("mgu: keep and write swapped", "cells/mgu.py", "return (keep * s[0] + f * activate", "return (f * s[0] + keep * activate"),
+    ("mrnn: factors added", "cells/mrnn.py", "return a[0] * a[1]", "return a[0] + a[1]"),
+    ("continuous: leak dropped", "cells/continuous.py", "return ((T(1.0) - k[0]) * s[0] + k[0] * a[0],)", "return (k[0] * a[0],)"),
+    ("vanilla_s: activation not applied before W", "cells/vanilla_s.py", "return activate(phi, s[0])", "return s[0]"),
+    # cells: derivatives
+    ("vanilla: slope dropped", "cells/vanilla.py", "(g[0] * phi_slope(phi, a[0])[1],)", "(g[0],)"),
+    ("lstm: c's own path to h dropped", "cells/lstm.py", "gc = g[1] + g[0] * o * dm", "gc = g[1]"),
+    ("lstm: forget gate's derivative uses v", "cells/lstm.py", "gc * s[1] * df", "gc * v * df"),
+    ("lstm: wrong sign on the output gate", "cells/lstm.py", "g[0] * m * do", "-g[0] * m * do"),
+    ("gru: update gate's derivative has the wrong sign", "cells/gru.py", "g[0] * (s[0] - v) * du", "g[0] * (v - s[0]) * du"),
+    ("gru: recurrent part of the candidate loses r", "cells/gru.py", "gv * r, gv)", "gv, gv)"),
+    ("gru_reset_before: dq/dh loses r", "cells/gru_reset_before.py", "return (g * r,), ", "return (g,), "),
+    ("gru_delayed: emit's partials swapped", "cells/gru_delayed.py", "return g * s[2], T(0.0), g * s[0]", "return g * s[0], T(0.0), g * s[2]"),
+    ("gated_unit: gate's partial dropped", "cells/gated_unit.py", "return (g * s[1], g * (s[0] - v))", "return (g * s[1], T(0.0))"),
+    ("mgu: forget factor in ds dropped", "cells/mgu.py", "return (g[0] * keep,)", "return (g[0],)"),
+    ("mrnn: factor partials swapped", "cells/mrnn.py", "(g * a[1], g * a[0])", "(g * a[0], g * a[1])"),
+    ("continuous: alpha dropped from da", "cells/continuous.py", "(k[0] * g[0],), ()", "(g[0],), ()"),
+    ("lstm: declared zero that is none", "cells/lstm.py", "UPDATE_BY_GATE = ((1, 1, 1, 1)", "UPDATE_BY_GATE = ((1, 1, 1, 0)"),
+    # activations
+    ("relu: slope 1 below zero", "_math.py", "else (T(0.0), T(0.0))", "else (T(0.0), T(1.0))"),
+    ("softplus: slope of tanh", "_math.py", "return _softplus(x), logistic(x)", "return _softplus(x), tanh(x)"),
+    ("logistic: tails swapped", "_math.py", "s = small if x < T(0.0) else large", "s = large if x < T(0.0) else small"),
+    ("tanh: slope of the logistic", "_math.py", "T(4.0) * e * r * r", "e * r * r"),
+    # kernels
+    ("rollout: padding keeps running", "kernels/cpu/rollout.py", "if t >= lengths[b]:", "if t > lengths[b]:"),
+    ("rollout: W not transposed", "kernels/cpu/rollout.py", "pack(W, transposed=True), pack(W2", "pack(W.swapaxes(1, 2).copy(), transposed=True), pack(W2"),
+    ("rollout: second product skipped", "kernels/cpu/rollout.py", "if two_stage:\n                    inner_rows", "if False:\n                    inner_rows"),
+    ("backprop: W transposed", "kernels/cpu/backprop.py", "pack(W), pack(W2)", "pack(W.swapaxes(1, 2).copy()), pack(W2)"),
+    ("backprop: output adjoint one step late", "kernels/cpu/backprop.py", "gh[t, b0:b1]", "gh[max(t - 1, 0), b0:b1]"),
+    ("backprop: padding gets a gradient", "kernels/cpu/backprop.py", "if t >= lengths[b]:", "if t > lengths[b]:"),
+    ("backprop: dq does not reach the first gates", "kernels/cpu/backprop.py", "da[b, r, i] += d[r]", "da[b, r, i] += 0 * d[r]"),
+    ("backprop: wrong state kept for the derivative", "kernels/cpu/backprop.py", "s, g_new = states[t, b0:b1]", "s, g_new = states[t + 1, b0:b1]"),
+    ("factors: padded step is zero", "kernels/cpu/jacobian.py", "update_s[t, b, r, r] = 1", "update_s[t, b, r, r] = 0"),
+    ("dense: transposed", "kernels/cpu/jacobian.py", "row[j] += factor * W[g, i, j] * es[c, j]", "row[j] += factor * W[g, j, i] * es[c, j]"),
+    ("dense: second stage dropped", "kernels/cpu/jacobian.py", "row[j] += factor * product", "row[j] += 0 * product"),
+    ("chain: one step too far", "kernels/cpu/chain.py", "t = t_from - 1 - d", "t = max(t_from - 2 - d, 0)"),
+    ("chain: inner partial of the gates dropped", "kernels/cpu/chain.py", "_spread(z, dq, qa, G, sample, b0)", "_spread(z, dq, qa, 0, sample, b0)"),
+    ("chain: sample of the first row for all", "kernels/cpu/chain.py", "b = sample[b0 + r]", "b = sample[b0]"),
+    ("tangent: exponent forgotten", "kernels/cpu/tangent.py", "count[r] += rescale", "rescale"),
+    ("chain: exponent forgotten", "kernels/cpu/chain.py", "count[r] += rescale", "rescale"),
+    ("tangent: J of the step before", "kernels/cpu/tangent.py", "t = t_from + d", "t = max(t_from + d - 1, 0)"),
+    ("tangent: own state path dropped", "kernels/cpu/tangent.py", "_add_columns(new, v, us, by_s, sample, b0)", "pass"),
+    ("outer: last piece of rows lost", "kernels/cpu/products.py", "end = min(R, r0 + chunk)", "end = min(R - 1, r0 + chunk)"),
+    ("affine: bias dropped", "kernels/cpu/products.py", "out[r, first : first + columns] = bias", "out[r, first : first + columns] = 0 * bias"),
+    ("input_adjoint: overwritten by the last run", "kernels/cpu/products.py", "add_packed_product(rows, depth, da", "packed_product(rows, depth, da"),
+    ("column_sums: first row lost", "kernels/cpu/products.py", "for r in range(piece * chunk, min", "for r in range(piece * chunk + 1, min"),
+    ("dense_chain: transposed", "kernels/cpu/system.py", "J[i, k] if transposed else J[k, i]", "J[k, i] if transposed else J[i, k]"),
+    # gradients and losses
+    ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),
+    ("loss: squared error without 1/2", "losses.py", "return 0.5 * np.einsum", "return 1.0 * np.einsum"),
+    ("truncated: window one too long", "gradients/truncated.py", "for d in range(min(k2, T)):", "for d in range(min(k2 + 1, T)):"),
+    ("truncated: segment loses its last loss", "gradients/truncated.py", "injected = at > starts", "injected = at > starts + 1"),
+    ("flow: rows of later steps lost", "gradients/flow.py", "np.count_nonzero(live + 1 >= k)", "np.count_nonzero(live + 1 > k)"),
+    ("rtrl: gradient one step early", "gradients/rtrl.py", "            v = out[0]\n            total", "            total"),
+    ("explicit: inner part dropped", "dynamics/jacobian.py", "da += dq[:, :, None] * self.inner_a", "pass"),
+    ("gradients: W and its transpose", "gradients/assemble.py", "reshape(recurrent, n, n),", "reshape(recurrent, n, n).swapaxes(1, 2),"),
+]  # fmt: skip
+
+
+def run(mutant: tuple[str, str, str, str], tests: list[str], timeout: float) -> dict[str, object]:
+    """Kill or survive: the tests on a copy of the package with one replacement."""
+    name, file, old, new = mutant
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "rnngrad", Path(folder) / "rnngrad", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "tests", Path(folder) / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        target = Path(folder) / "rnngrad" / file
+        text = target.read_text()
+        if old not in text:
+            raise SystemExit(f"mutant {name!r}: {file} does not hold {old!r}; the list is out of date")
+        target.write_text(text.replace(old, new, 1))
+        environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+        start = time.perf_counter()
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            )
+            code, tail = done.returncode, done.stdout.strip().splitlines()[-3:]
+        except subprocess.TimeoutExpired:
+            code, tail = -1, ["timed out"]
+    verdict = {0: "survived", 1: "killed", -1: "killed"}.get(code, "broken")
+    return {"name": name, "file": file, "verdict": verdict, "seconds": time.perf_counter() - start, "tail": tail}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="run the mutants whose name or file holds this word")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds before a mutant counts as hung (killed)")
+    parser.add_argument("--json", help="write the results here as well")
+    arguments = parser.parse_args()
+    tests = [test for test in TESTS if (ROOT / test).exists()]
+    sane = run(("none", "cells/lstm.py", "STATES", "STATES"), tests, arguments.timeout)
+    if sane["verdict"] != "survived":
+        raise SystemExit(f"the tests fail without any mutant: {sane['tail']}")
+    print(f"unchanged package passes in {sane['seconds']:.0f} s", flush=True)
+    results = []
+    for mutant in MUTANTS:
+        if arguments.only in mutant[0] or arguments.only in mutant[1]:
+            results.append(run(mutant, tests, arguments.timeout))
+            print(f"{results[-1]['verdict']:9s} {results[-1]['seconds']:5.0f} s  {mutant[0]}", flush=True)
+    killed = sum(result["verdict"] == "killed" for result in results)
+    print(f"{killed} of {len(results)} mutants killed")
+    for result in results:
+        if result["verdict"] != "killed":
+            print(f"  {result['verdict']}: {result['name']} ({result['file']}) {result['tail']}")
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1))
+    sys.exit(killed < 0.95 * len(results))
+
+
+if __name__ == "__main__":
+    main()
