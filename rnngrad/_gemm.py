@@ -14,34 +14,34 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from ._jit import inner, kernel
+from ._jit import inner, kernel, unit
 
 _FEATURES = llvm.get_host_cpu_features()
 _WIDE = bool(_FEATURES.get("avx512f"))
 _FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
 _VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
-_VECTORS = 2  # vectors side by side in a tile
+_VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that narrow
 _MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
 
-PANEL_BYTES = _VECTORS * _VECTOR_BYTES
+
+@unit
+def panel_width(columns, itemsize):
+    """NR: columns of one panel of a matrix with that many columns."""
+    lanes = _VECTOR_BYTES // itemsize
+    return lanes if columns <= lanes else _VECTORS * lanes
 
 
-def panel_width(dtype) -> int:
-    """NR: columns of one panel."""
-    return PANEL_BYTES // np.dtype(dtype).itemsize
-
-
-def _tile(rows, accumulate):
+def _tile(rows, vectors, accumulate):
     """Intrinsic: C (rows, NR) at c[c0:], leading dimension ldc, <- A (rows, k) B (k, NR) [+ C].
 
-    A[r, k] is a[a0 + r * row_step + k * depth_step], so A may be a transpose. Only the first ``columns`` of C are
+    A[r, k] is a[a0 + r * row_step + k * depth_step], so A may be a transpose; B[k, j] is b[b0 + k * b_step + j]. Only the first ``columns`` of C are
     touched.
     """
 
     @intrinsic
-    def tile(typingctx, k, a, a0, row_step, depth_step, panel, b0, c, c0, ldc, columns):
+    def tile(typingctx, k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, columns):
         dtype = c.dtype
-        if a.dtype != dtype or panel.dtype != dtype:
+        if a.dtype != dtype or b.dtype != dtype:
             return None
 
         def codegen(context, builder, signature, args):
@@ -60,8 +60,8 @@ def _tile(rows, accumulate):
             def vector_at(base, offset):
                 return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
-            k_value, row_step, depth_step, ldc_value = integer(0), integer(3), integer(4), integer(9)
-            a_start, b_start, c_start = start(1, 2), start(5, 6), start(7, 8)
+            k_value, row_step, depth_step, ldc_value = integer(0), integer(3), integer(4), integer(10)
+            a_start, b_start, c_start, b_step = start(1, 2), start(5, 6), start(8, 9), integer(7)
             fma = builder.module.declare_intrinsic(
                 f"llvm.fma.v{lanes}f{dtype.bitwidth}", fnty=ir.FunctionType(vector, [vector] * 3)
             )
@@ -71,16 +71,16 @@ def _tile(rows, accumulate):
 
             index_type = k_value.type
             zero = ir.Constant(vector, [ir.Constant(scalar, 0.0)] * lanes)
-            accumulators = [[cgutils.alloca_once_value(builder, zero) for _ in range(_VECTORS)] for _ in range(rows)]
+            accumulators = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(rows)]
             row_starts = [
                 builder.gep(a_start, [builder.mul(row_step, ir.Constant(index_type, r))]) for r in range(rows)
             ]
             lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), 0)] * lanes)
             with cgutils.for_range(builder, k_value) as loop:
-                first = builder.mul(loop.index, ir.Constant(index_type, _VECTORS * lanes))
+                first = builder.mul(loop.index, b_step)
                 depth = builder.mul(loop.index, depth_step)
                 b = []
-                for v in range(_VECTORS):
+                for v in range(vectors):
                     address = vector_at(b_start, builder.add(first, ir.Constant(index_type, v * lanes)))
                     b.append(builder.load(address, align=align))
                 for r in range(rows):
@@ -89,7 +89,7 @@ def _tile(rows, accumulate):
                         ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
                     )
                     spread = builder.shuffle_vector(head, ir.Constant(vector, ir.Undefined), lane_zero)
-                    for v in range(_VECTORS):
+                    for v in range(vectors):
                         slot = accumulators[r][v]
                         builder.store(multiply_add(spread, b[v], builder.load(slot)), slot)
             flag = ir.IntType(1)
@@ -105,16 +105,16 @@ def _tile(rows, accumulate):
                 fnty=ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), ir.IntType(32), mask_type]),
             )
             limit = builder.insert_element(
-                ir.Constant(lanes_of, ir.Undefined), integer(10), ir.Constant(ir.IntType(32), 0)
+                ir.Constant(lanes_of, ir.Undefined), integer(11), ir.Constant(ir.IntType(32), 0)
             )
             limit = builder.shuffle_vector(limit, ir.Constant(lanes_of, ir.Undefined), lane_zero)
             alignment = ir.Constant(ir.IntType(32), align)
-            whole = builder.icmp_signed(">=", integer(10), ir.Constant(index_type, _VECTORS * lanes))
+            whole = builder.icmp_signed(">=", integer(11), ir.Constant(index_type, vectors * lanes))
 
             def finish(masked):
                 for r in range(rows):
                     row = builder.gep(c_start, [builder.mul(ldc_value, ir.Constant(index_type, r))])
-                    for v in range(_VECTORS):
+                    for v in range(vectors):
                         numbers = [ir.Constant(index_type, v * lanes + lane) for lane in range(lanes)]
                         address = vector_at(row, ir.Constant(index_type, v * lanes))
                         value = builder.load(accumulators[r][v])
@@ -135,33 +135,60 @@ def _tile(rows, accumulate):
                     finish(masked=True)
             return context.get_dummy_value()
 
-        return types.void(k, a, a0, row_step, depth_step, panel, b0, c, c0, ldc, columns), codegen
+        return types.void(k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, columns), codegen
 
     return tile
 
 
-def _make_product(accumulate):
-    tall, half, single = _tile(_MR, accumulate), _tile(_MR // 2, accumulate), _tile(1, accumulate)
+def _make_walk(vectors, accumulate):
+    """All tiles of a product whose panels are ``vectors`` registers wide."""
+    tall, half, single = (_tile(rows, vectors, accumulate) for rows in (_MR, _MR // 2, 1))
     full, part = _MR, _MR // 2
+
+    @inner
+    def walk(m, k, a, row_step, depth_step, b, b_step, b_panel, width, n, c, ldc):
+        for p in range((n + width - 1) // width):
+            j = p * width
+            b0 = p * b_panel
+            r = 0
+            while r + full <= m:
+                tall(k, a, r * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                r += full
+            while r + part <= m:
+                half(k, a, r * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                r += part
+            while r < m:
+                single(k, a, r * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                r += 1
+
+    return walk
+
+
+def _make_product(accumulate):
+    wide, narrow = _make_walk(_VECTORS, accumulate), _make_walk(1, accumulate)
 
     @inner
     def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         width = panels.shape[2]
-        for p in range(panels.shape[0]):
-            j = p * width
-            b0 = p * k * width
-            r = 0
-            while r + full <= m:
-                tall(k, a, r * row_step, row_step, depth_step, panels, b0, c, r * ldc + j, ldc, n - j)
-                r += full
-            while r + part <= m:
-                half(k, a, r * row_step, row_step, depth_step, panels, b0, c, r * ldc + j, ldc, n - j)
-                r += part
-            while r < m:
-                single(k, a, r * row_step, row_step, depth_step, panels, b0, c, r * ldc + j, ldc, n - j)
-                r += 1
+        if width * c.itemsize > _VECTOR_BYTES:
+            wide(m, k, a, row_step, depth_step, panels, width, k * width, width, n, c, ldc)
+        else:
+            narrow(m, k, a, row_step, depth_step, panels, width, k * width, width, n, c, ldc)
 
     return product
+
+
+_wide, _narrow = _make_walk(_VECTORS, True), _make_walk(1, True)
+
+
+@inner
+def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
+    """C (m, n) += A (m, k) B (k, n) with B as it lies, rows ldb apart; n must be a multiple of its panel width."""
+    width = panel_width(n, c.itemsize)
+    if width * c.itemsize > _VECTOR_BYTES:
+        _wide(m, k, a, row_step, depth_step, b, ldb, width, width, n, c, ldc)
+    else:
+        _narrow(m, k, a, row_step, depth_step, b, ldb, width, width, n, c, ldc)
 
 
 #: product(m, k, a, row_step, depth_step, panels, n, c, ldc): C (m, n) <- A (m, k) B (k, n) with B packed;
@@ -173,7 +200,7 @@ add_packed_product = _make_product(True)
 
 @inner
 def fill_panels(panels, first, last, matrix, transposed):
-    """panels[p, k, j] = B[k, p NR + j], p in first … last - 1; B = matrix (k, n), or (n, k) transposed; 0 past its edge."""
+    """panels[p, k, j] = B[k, p NR + j] for p in first … last - 1, 0 past the edge; B = matrix (k, n) or its transpose."""
     depth, width = panels.shape[1], panels.shape[2]
     n = matrix.shape[0] if transposed else matrix.shape[1]
     for p in range(first, last):
@@ -184,8 +211,19 @@ def fill_panels(panels, first, last, matrix, transposed):
                 for j in range(columns):
                     panels[p, k, j] = matrix[j0 + j, k]
             else:
-                for j in range(columns):
+                j = 0
+                while j + 4 <= columns:  # loads before stores: four at a time become vector moves
+                    v0, v1, v2, v3 = (
+                        matrix[k, j0 + j],
+                        matrix[k, j0 + j + 1],
+                        matrix[k, j0 + j + 2],
+                        matrix[k, j0 + j + 3],
+                    )
+                    panels[p, k, j], panels[p, k, j + 1], panels[p, k, j + 2], panels[p, k, j + 3] = v0, v1, v2, v3
+                    j += 4
+                while j < columns:
                     panels[p, k, j] = matrix[k, j0 + j]
+                    j += 1
             for j in range(columns, width):
                 panels[p, k, j] = 0
 
@@ -199,7 +237,7 @@ def pack(weights, transposed=False):
     """Panels of a stack of matrices (G, n, m) laid one below the other, (G n, m), or of the transpose of that."""
     matrix = weights.reshape(weights.shape[0] * weights.shape[1], weights.shape[2])
     n, depth = matrix.shape if transposed else matrix.shape[::-1]
-    width = panel_width(matrix.dtype)
+    width = panel_width(n, matrix.itemsize)
     panels = np.empty((-(-n // width), depth, width), matrix.dtype)
     _pack(panels, matrix, transposed)
     return panels
@@ -216,6 +254,10 @@ if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the sa
 
     def packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         _matrix(c, m, n, ldc, 1)[...] = _matrix(a, m, k, row_step, depth_step) @ _unpack(panels, n)
+
+    def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
+        out = _matrix(c, m, n, ldc, 1)
+        out[...] = out + _matrix(a, m, k, row_step, depth_step) @ _matrix(b, k, n, ldb, 1)
 
     def add_packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         out = _matrix(c, m, n, ldc, 1)

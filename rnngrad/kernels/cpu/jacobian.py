@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-from ..._gemm import PANEL_BYTES, fill_panels, packed_product
+from ..._gemm import fill_panels, packed_product, panel_width
 from ..._jit import inner, kernel
 from .tuples import PUT, TAKE, copy_rows
 
@@ -90,7 +90,7 @@ def dense(start, stop, J, update_s, update_a, update_a2, inner_s, inner_a, emit_
     """J[T, B, S*n, S*n] from the factored form; independent of the cell."""
     _, B, S, _, n = update_a.shape
     G, P2 = W.shape[0], W2.shape[0]
-    width = PANEL_BYTES // J.itemsize
+    width = panel_width(S * n, J.itemsize)
     panels = np.empty(((S * n + width - 1) // width, n, width), J.dtype)
     for tb in range(start, stop):
         t, b = tb // B, tb % B

@@ -7,10 +7,12 @@ not depend on the number of threads.
 
 import numpy as np
 
-from ..._gemm import PANEL_BYTES, add_packed_product, fill_panels, pack, panel_width
-from ..._jit import kernel
+from ..._gemm import add_packed_product, add_product, fill_panels, pack, panel_width
+from ..._jit import inner, kernel
 
 _ROWS = 256  # rows of one piece
+_COLUMNS = 32  # columns of da copied together in ``outer``
+_SHORT = 1024  # bytes of a row that needs no copying
 _DEPTH = 256  # rows of x packed at once in ``outer``: a panel stays in the first-level cache
 
 
@@ -37,7 +39,7 @@ def affine(out, x, U, bias, runs):
         panels = pack(U[u : u + length], transposed=True)
         _affine(flat, x, panels, bias[p : p + length].reshape(-1), p * n, length * n)
         driven.update(range(p, p + length))
-    none = np.empty((0, m, panel_width(out.dtype)), out.dtype)
+    none = np.empty((0, m, 1), out.dtype)
     for p in set(range(P)) - driven:
         _affine(flat, x, none, bias[p], p * n, n)
 
@@ -60,24 +62,59 @@ def input_adjoint(dx, da, U, runs):
         _input_adjoint(dx, da.reshape(len(da), -1), p * n, length * n, panels)
 
 
+@inner
+def _copy_block(out, block):
+    """out[k, j] = block[k, j]; four at a time become vector moves."""
+    rows, columns = block.shape
+    for k in range(rows):
+        j = 0
+        while j + 4 <= columns:
+            v0, v1, v2, v3 = block[k, j], block[k, j + 1], block[k, j + 2], block[k, j + 3]
+            out[k, j], out[k, j + 1], out[k, j + 2], out[k, j + 3] = v0, v1, v2, v3
+            j += 4
+        while j < columns:
+            out[k, j] = block[k, j]
+            j += 1
+
+
 @kernel("outer", tasks=lambda parts, *rest: len(parts))
 def _outer(start, stop, parts, da, first, x, chunk):
-    """parts[piece, c, m] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows."""
+    """parts[piece, c, m] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows.
+
+    Long rows would touch a page of memory at every step of the sum, so blocks of them are copied together first.
+    """
     R, lead = da.shape
     _, columns, m = parts.shape
-    width = PANEL_BYTES // da.itemsize
-    panels = np.empty(((m + width - 1) // width, _DEPTH, width), da.dtype)
+    ldx = x.shape[1]
+    width = panel_width(m, da.itemsize)
+    count = (m + width - 1) // width
+    short_x = m % width == 0 and ldx * da.itemsize <= _SHORT
+    short_da = lead * da.itemsize <= _SHORT
+    panels = np.empty(0 if short_x else count * _DEPTH * width, da.dtype)
+    left = np.empty((0 if short_da else _DEPTH, _COLUMNS), da.dtype)
     for piece in range(start, stop):
-        parts[piece] = 0
+        for c in range(columns):
+            for j in range(m):
+                parts[piece, c, j] = 0
         r0 = piece * chunk
         end = min(R, r0 + chunk)
         while r0 < end:
             depth = min(_DEPTH, end - r0)
-            block = panels.reshape(panels.size)[: panels.shape[0] * depth * width].reshape(
-                panels.shape[0], depth, width
-            )
-            fill_panels(block, 0, block.shape[0], x[r0 : r0 + depth, :m], False)
-            add_packed_product(columns, depth, da[r0, first:], 1, lead, block, m, parts[piece], m)
+            block = panels[: panels.size // _DEPTH * depth].reshape(0 if short_x else count, depth, width)
+            if not short_x:
+                fill_panels(block, 0, count, x[r0 : r0 + depth, :m], False)
+            width_c = columns if short_da else _COLUMNS
+            for c0 in range(0, columns, width_c):
+                rows = min(columns, c0 + width_c) - c0
+                if short_da:
+                    source, step = da[r0:, first:], lead
+                else:
+                    _copy_block(left, da[r0 : r0 + depth, first + c0 : first + c0 + rows])
+                    source, step = left[0:, 0:], _COLUMNS
+                if short_x:
+                    add_product(rows, depth, source, 1, step, x[r0:], ldx, m, parts[piece, c0:], m)
+                else:
+                    add_packed_product(rows, depth, source, 1, step, block, m, parts[piece, c0:], m)
             r0 += depth
 
 
