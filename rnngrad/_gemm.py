@@ -34,8 +34,8 @@ def panel_width(columns, itemsize):
 def _tile(rows, vectors, accumulate):
     """Intrinsic: C (rows, NR) at c[c0:], leading dimension ldc, <- A (rows, k) B (k, NR) [+ C].
 
-    A[r, k] is a[a0 + r * row_step + k * depth_step], so A may be a transpose; B[k, j] is b[b0 + k * b_step + j]. Only the first ``columns`` of C are
-    touched.
+    A[r, k] is a[a0 + r * row_step + k * depth_step], so A may be a transpose; B[k, j] is b[b0 + k * b_step + j]. Only
+    the first ``columns`` of C are touched.
     """
 
     @intrinsic
@@ -128,11 +128,14 @@ def _tile(rows, vectors, accumulate):
                                 value = builder.fadd(value, builder.load(address, align=align))
                             builder.store(value, address, align=align)
 
-            with builder.if_else(whole) as (then, otherwise):
-                with then:
-                    finish(masked=False)
-                with otherwise:
-                    finish(masked=True)
+            if _WIDE:  # masks cost nothing there, and one path compiles faster than two
+                finish(masked=True)
+            else:
+                with builder.if_else(whole) as (then, otherwise):
+                    with then:
+                        finish(masked=False)
+                    with otherwise:
+                        finish(masked=True)
             return context.get_dummy_value()
 
         return types.void(k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, columns), codegen
@@ -200,7 +203,7 @@ add_packed_product = _make_product(True)
 
 @inner
 def fill_panels(panels, first, last, matrix, transposed):
-    """panels[p, k, j] = B[k, p NR + j] for p in first … last - 1, 0 past the edge; B = matrix (k, n) or its transpose."""
+    """panels[p, k, j] = B[k, p NR + j], p in first … last - 1, 0 past the edge; B = matrix or its transpose."""
     depth, width = panels.shape[1], panels.shape[2]
     n = matrix.shape[0] if transposed else matrix.shape[1]
     for p in range(first, last):

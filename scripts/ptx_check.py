@@ -97,9 +97,9 @@ def main() -> None:
         for activation in cell.activations:
             for dtype in (types.float64, types.float32):
                 matrix = dtype[:, ::1]
-                ptx, _ = cuda.compile(
-                    make_kernel(cell, ACTIVATIONS[activation]), types.void(*[matrix] * 6), device=False, abi="numba", cc=cc
-                )
+                signature = types.void(*[matrix] * 6)
+                kernel = make_kernel(cell, ACTIVATIONS[activation])
+                ptx, _ = cuda.compile(kernel, signature, device=False, abi="numba", cc=cc)
                 doubles = len(re.findall(r"\.f64", ptx))
                 if dtype == types.float32 and doubles:
                     raise SystemExit(f"{name}, {activation}: {doubles} float64 instructions in float32 code")
