@@ -95,7 +95,8 @@ def test_gradients_against_torch_and_each_other():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(4)
     T, B = 6, 3
-    x, s0, p, z = rng.normal(size=(T, B, 2)), rng.normal(size=(B, 1, 2)), np.array([0.8, 1.3]), rng.normal(size=(T, B, 2))
+    x, s0, z = rng.normal(size=(T, B, 2)), rng.normal(size=(B, 1, 2)), rng.normal(size=(T, B, 2))
+    p = np.array([0.8, 1.3])
     system = rg.System(driven, 2, p, n_inputs=2)
     trajectory = rg.rollout(system, x, s0)
     loss = rg.losses.squared_error(z)
