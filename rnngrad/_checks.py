@@ -26,6 +26,17 @@ def _spell(shape: Sequence[int | str | None]) -> str:
     return "(" + ", ".join("*" if s is None else str(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
+def numbers(name: str, value: Any) -> NDArray:
+    """Any array of real numbers, as NumPy reads it."""
+    try:
+        out = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot be read as an array of numbers: {error}") from error
+    if out.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {out.dtype}; it must be real numbers")
+    return out
+
+
 def array(name: str, value: Any, shape: Sequence[int | str | None] | None = None, dtype: Any = None) -> NDArray:
     """A C-contiguous native array of finite numbers, with the shape asked for.
 
@@ -34,12 +45,7 @@ def array(name: str, value: Any, shape: Sequence[int | str | None] | None = None
     is accepted by copying.
     """
     dtype = np.dtype(dtype or np.float64)
-    try:
-        given = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot be read as an array: {error}") from error
-    if given.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {given.dtype}; it must be real numbers ({dtype})")
+    given = numbers(name, value)
     typed = hasattr(value, "dtype")
     if typed and given.dtype.kind == "f" and given.dtype.newbyteorder("=") != dtype:
         raise ValueError(

@@ -255,13 +255,18 @@ if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the sa
     def _unpack(panels, n):
         return panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)[:, :n]
 
-    def packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
-        _matrix(c, m, n, ldc, 1)[...] = _matrix(a, m, k, row_step, depth_step) @ _unpack(panels, n)
+    def _rows_times(a, b):
+        # row by row, so that here too a row's sum does not depend on its neighbours
+        with np.errstate(all="ignore"):
+            return np.stack([row @ b for row in a]) if len(a) else np.zeros((0, b.shape[1]), b.dtype)
 
-    def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
-        out = _matrix(c, m, n, ldc, 1)
-        out[...] = out + _matrix(a, m, k, row_step, depth_step) @ _matrix(b, k, n, ldb, 1)
+    def packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
+        _matrix(c, m, n, ldc, 1)[...] = _rows_times(_matrix(a, m, k, row_step, depth_step), _unpack(panels, n))
 
     def add_packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         out = _matrix(c, m, n, ldc, 1)
-        out[...] = out + _matrix(a, m, k, row_step, depth_step) @ _unpack(panels, n)
+        out[...] = out + _rows_times(_matrix(a, m, k, row_step, depth_step), _unpack(panels, n))
+
+    def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
+        out = _matrix(c, m, n, ldc, 1)
+        out[...] = out + _rows_times(_matrix(a, m, k, row_step, depth_step), _matrix(b, k, n, ldb, 1))

@@ -90,10 +90,10 @@ class Loss:
         if isinstance(self.weights, str):
             _checks.choice("weights", self.weights, (last_step,))
             return (step == ends).astype(float)
-        weights = np.asarray(self.weights)
+        weights = _checks.numbers("weights", self.weights).astype(float)
         if weights.shape not in ((T,), (T, B)):
             raise ValueError(f"weights has shape {weights.shape}; it must be ({T},) or ({T}, {B}) like the output")
-        weights = _checks.array("weights", weights.astype(float))
+        _checks.finite("weights", weights)
         if (weights < 0).any():
             raise ValueError("weights has a negative entry; all must be at least 0")
         return np.where(step <= ends, weights[:, None] if weights.ndim == 1 else weights, 0.0)
@@ -154,10 +154,7 @@ _KINDS = {
 
 def _make(kind: str, target: Any, weights: Any, reduction: Reduction) -> Loss:
     _checks.choice("reduction", reduction, ("sum", "mean"))
-    target = np.asarray(target)
-    if target.dtype.kind not in "fiub":
-        raise ValueError(f"target has dtype {target.dtype}; it must be numbers")
-    return Loss(kind, target, weights, reduction)
+    return Loss(kind, _checks.numbers("target", target), weights, reduction)
 
 
 def squared_error(target: Any, weights: Any = None, *, reduction: Reduction = "sum") -> Loss:

@@ -17,6 +17,7 @@ EMITS_STATE = False
 UPDATE_BY_STATE = ((1, 1, 0), (0, 0, 0), (0, 0, 0))
 UPDATE_BY_GATE = ((1,), (0,), (0,))
 UPDATE_BY_GATE2 = ((0, 0), (1, 0), (0, 1))
+INNER_BY_STATE = (1, 1, 0)
 
 
 @unit

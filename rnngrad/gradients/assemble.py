@@ -140,12 +140,12 @@ def recurrent_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str
     def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any, biases: Any) -> dict[str, NDArray]:
         da = da.reshape(rows, -1, n)
         runs = input_runs(inputs)
-        dU = [kernels.outer(da, p * n, length * n, x, m) for _, p, length in runs]
+        dU = [kernels.outer(da, p * n, length * n, x, m).reshape(length, n, m) for _, p, length in runs]
         if m > 0:
             kernels.input_adjoint(dx, da, getattr(net, "U" + suffix), runs)
         return {
             "W" + suffix: kernels.outer(da, 0, recurrent * n, e, n).reshape(recurrent, n, n),
-            "U" + suffix: np.concatenate(dU).reshape(-1, n, m),
+            "U" + suffix: np.concatenate(dU),
             "b" + suffix: kernels.column_sums(da)[list(biases)],
         }
 
