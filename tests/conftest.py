@@ -1,0 +1,30 @@
+"""Settings shared by all tests; the networks and oracles they use are in ``cases``, ``reference`` and ``oracles``."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # reference.py, oracles.py and cases.py are imported by name
+    sys.path.insert(0, HERE)
+
+from cases import make_case  # noqa: E402
+
+# The first example may compile kernels for minutes: no deadline. Derandomised: a failure today fails tomorrow.
+settings.register_profile(
+    "rnngrad",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("rnngrad")
+
+
+@pytest.fixture(name="case")
+def case_fixture():
+    """``case(cell, ...)``: a random network with inputs, see :func:`cases.make_case`."""
+    return make_case

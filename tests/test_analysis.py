@@ -1,0 +1,560 @@
+"""Bounds, spectra, saturation, memory and verdicts against closed forms and against what they claim."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from cases import CELLS, UNEVEN, make_case
+
+import rnngrad as rg
+from rnngrad.analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict, words
+from rnngrad.losses import last_step, squared_error
+
+rng = np.random.default_rng(0)
+
+
+def linear(W, T=12, p=0, B=1):
+    """Trajectory of h = W h + x."""
+    n = len(W)
+    V = {"V": np.eye(p, n), "c": np.zeros(p)} if p else {}
+    net = rg.Network.from_parameters("linear", {"W": W[None], "U": np.eye(n)[None], "b": np.zeros((1, n)), **V})
+    return rg.rollout(net, np.random.default_rng(1).standard_normal((T, B, n)))
+
+
+def orthogonal(n, seed=0):
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
+
+
+def probe(traj):
+    """The loss 1/2 ||y||^2 of every step."""
+    return squared_error(np.zeros_like(traj.y))
+
+
+def zero(cell, n=3, T=8, forget=0.0):
+    """Trajectory of a cell with all weights zero."""
+    net = rg.Network.init(cell, 1, n, seed=0)
+    values = {name: np.zeros_like(value) for name, value in net.parameters.items()}
+    if cell == "lstm":
+        values["b"][net.cell.gates.index("f")] = forget
+    return rg.rollout(net.replace(**values), np.zeros((T, 1, 1)))
+
+
+# ---------------------------------------------------------------- bounds
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_bounds_hold(cell, scale):
+    """lower <= measured <= product <= partials (<= gamma lambda), for every pair, padded steps included."""
+    traj = make_case(cell, n=5, T=9, lengths=UNEVEN, scale=scale).traj
+    result = bounds.growth_bounds(traj)
+    pairs = np.broadcast_to(np.tri(10, dtype=bool), (3, 10, 10))
+    assert not np.isnan(result.log_measured[pairs]).any() and np.isnan(result.log_measured[~pairs]).all()
+    chain = [result.log_lower, result.log_measured, result.log_product, result.log_upper]
+    if not np.isnan(result.log_gamma_lambda[pairs]).any():
+        chain.append(result.log_gamma_lambda)
+    for below, above in zip(chain, chain[1:]):
+        assert (below[pairs] <= above[pairs] + 1e-9).all()
+    np.testing.assert_allclose(result.log_measured, rg.jacobian_chain(traj).log_norms(), rtol=1e-9, atol=1e-9)
+    assert (result.log_tightness[pairs] >= -1e-9).all()
+
+
+def test_gamma_lambda_only_for_one_activation_around_one_matrix():
+    for cell in CELLS:
+        known = not np.isnan(bounds.step_bounds(make_case(cell).traj).log_a_priori).any()
+        assert known == (cell in ("vanilla", "linear", "vanilla_s", "continuous"))
+
+
+def test_gamma_of_the_logistic_is_a_quarter():
+    traj = make_case("vanilla", "logistic", n=6, T=7).traj
+    steps = bounds.step_bounds(traj)
+    assert steps.gamma == 0.25
+    np.testing.assert_allclose(steps.log_a_priori, np.log(0.25 * np.linalg.norm(traj.net.W[0], 2)))
+
+
+def test_continuous_rate_is_one_minus_alpha_plus_alpha_gamma_lambda():
+    net = rg.Network.init("continuous", 1, 4, dt=0.2, tau=1.0, seed=3)
+    steps = bounds.step_bounds(rg.rollout(net, np.zeros((5, 1, 1))))
+    np.testing.assert_allclose(np.exp(steps.log_a_priori), 0.8 + 0.2 * np.linalg.norm(net.W[0], 2))
+
+
+def test_orthogonal_w_every_bound_is_tight():
+    traj = linear(orthogonal(6), T=40)
+    result = bounds.growth_bounds(traj)
+    pairs = np.tri(41, dtype=bool)
+    for value in (result.log_lower, result.log_measured, result.log_product, result.log_upper, result.log_gamma_lambda):
+        np.testing.assert_allclose(value[0][pairs], 0, atol=1e-12)
+
+
+def test_normal_w_norm_is_the_spectral_radius_to_the_lag():
+    Q = orthogonal(5)
+    W = Q @ np.diag([0.9, -0.7, 0.5, 0.2, -0.1]) @ Q.T
+    result = bounds.growth_bounds(linear(W), times=[12])
+    np.testing.assert_allclose(result.log_measured[0, 12], np.log(0.9) * np.arange(12, -1, -1), atol=1e-12)
+    assert np.isnan(result.log_measured[0, 11]).all()
+
+
+def test_non_normal_w_violates_the_eigenvalue_rate_and_obeys_the_singular_value_bound():
+    """The folklore's eigenvalue "bound" is an asymptotic rate."""
+    W = np.array([[0.9, 10.0], [0.0, 0.9]])
+    result = bounds.growth_bounds(linear(W, T=10))
+    rate = result.steps.log_eigen_rate
+    np.testing.assert_allclose(rate, np.log(0.9))
+    measured = result.log_measured[0, 10, 0]
+    np.testing.assert_allclose(measured, np.log(np.linalg.norm(np.linalg.matrix_power(W, 10), 2)))
+    assert measured > 10 * rate + 4
+    assert measured <= result.log_gamma_lambda[0, 10, 0]
+    np.testing.assert_allclose(result.log_gamma_lambda[0, 10, 0], 10 * np.log(np.linalg.norm(W, 2)))
+
+
+def test_bounds_of_a_zero_matrix_are_minus_infinity():
+    result = bounds.growth_bounds(linear(np.zeros((3, 3)), T=3))
+    for value in (result.log_lower, result.log_measured, result.log_product, result.log_upper, result.log_gamma_lambda):
+        assert value[0, 2, 2] == 0
+        assert value[0, 2, 0] == -np.inf
+
+
+def test_bounds_of_a_users_system_are_products_of_its_norms():
+    system = rg.System(lambda s, x, p: (1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]), n_state=2, params=[1.4, 0.3])
+    result = bounds.growth_bounds(rg.rollout(system, steps=20))
+    pairs = np.tri(21, dtype=bool)
+    np.testing.assert_array_equal(result.log_upper[0][pairs], result.log_product[0][pairs])
+    assert (result.log_measured[0][pairs] <= result.log_product[0][pairs] + 1e-9).all()
+
+
+def test_lower_bounds_are_left_out_on_request():
+    result = bounds.growth_bounds(linear(orthogonal(3), T=4), lower=False)
+    off_diagonal = np.tri(5, k=-1, dtype=bool)
+    assert np.isnan(result.log_lower[0][off_diagonal]).all() and np.isnan(result.log_product[0][off_diagonal]).all()
+
+
+def test_bounds_of_a_long_record_neither_overflow_nor_underflow():
+    for factor in (0.1, 10.0):
+        result = bounds.growth_bounds(linear(factor * orthogonal(3), T=300), times=[300])
+        for value in (result.log_measured, result.log_upper, result.log_product, result.log_lower):
+            np.testing.assert_allclose(value[0, 300, 0], 300 * np.log(factor), rtol=1e-12)
+
+
+@pytest.mark.parametrize("times", [[13], [-1], [], [[1]], [0.5]])
+def test_reference_times_out_of_range_are_refused(times):
+    with pytest.raises(ValueError, match="time|t is"):
+        bounds.growth_bounds(linear(orthogonal(2)), times=times)
+
+
+# ---------------------------------------------------------------- products and reach
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_singular_values_are_those_of_the_chain(cell):
+    traj = make_case(cell, n=3, T=40).traj
+    result = products.singular_values(traj, times=[5, 40], lags=[0, 1, 17, 40])
+    chain = rg.jacobian_chain(traj)
+    for r, t in enumerate((5, 40)):
+        for i, lag in enumerate((0, 1, 17, 40)):
+            if lag > t:
+                assert np.isnan(result.log_values[:, r, i]).all()
+                continue
+            expected = chain.log_singular_values(t, t - lag)
+            np.testing.assert_allclose(result.log_norm[:, r, i], expected[:, 0], rtol=1e-9, atol=1e-9)
+            # those near the rounding of the product differ between two orders of multiplication
+            kept = expected > expected[:, :1] - 20
+            np.testing.assert_allclose(result.log_values[:, r, i][kept], expected[kept], rtol=1e-5, atol=1e-5)
+
+
+def test_orthogonal_w_every_singular_value_is_one_at_every_lag():
+    result = products.singular_values(linear(orthogonal(5), T=30))
+    assert result.lags[0] == 0 and result.lags[-1] == 30
+    np.testing.assert_allclose(result.log_values, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_reach_is_the_gradient_flow_by_lag(cell):
+    traj = make_case(cell, T=7, lengths=UNEVEN).traj
+    loss = squared_error(np.ones_like(traj.y))
+    expected = rg.gradient_flow(traj, loss).log_norm_by_lag()
+    result = reach.gradient_reach(traj, loss)
+    np.testing.assert_allclose(result.log_norm, expected, rtol=1e-9, atol=1e-9)
+    some = reach.gradient_reach(traj, loss, times=[3, 6], max_lag=4)
+    np.testing.assert_allclose(some.log_norm, expected[:, [2, 5], :5], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradient_never_outgrows_the_chain(cell):
+    traj = make_case(cell, n=6, T=20).traj
+    gradient = reach.gradient_reach(traj, probe(traj), times=[20])
+    chain = products.singular_values(traj, times=[20], lags=np.arange(21))
+    assert (gradient.log_ratio <= chain.log_norm + 1e-9).all()
+
+
+def test_gradient_map_is_the_gradient_flow():
+    traj = make_case("lstm", T=9).traj
+    flow = rg.gradient_flow(traj, probe(traj)).log_norm
+    np.testing.assert_allclose(reach.gradient_map(traj, probe(traj), sample=1).log_norm[1:], flow[1][1:], rtol=1e-9)
+    part = reach.gradient_map(traj, probe(traj), first=4, last=8)
+    np.testing.assert_allclose(part.log_norm, flow[0, 4:9, 4:9], rtol=1e-9)
+
+
+def test_a_loss_at_the_last_step_only():
+    traj = linear(0.5 * orthogonal(3), T=20)
+    loss = squared_error(np.zeros_like(traj.y), weights=last_step)
+    assert reach.steps_with_loss(traj, loss).tolist() == [20]
+    result = memory.memory_horizon(traj, loss)
+    assert np.isnan(result.horizon[0, :-1]).all()
+    assert result.median == result.horizon[0, -1] == 10  # 2^-10 < 0.001 < 2^-9
+    with pytest.raises(ValueError, match="no gradient at any step"):
+        reach.steps_with_loss(traj, squared_error(traj.y))
+
+
+# ---------------------------------------------------------------- spectra
+
+
+def test_spectrum_of_a_normal_and_of_a_non_normal_matrix():
+    non_normal = spectra.weight_spectrum(linear(np.array([[0.9, 10.0], [0.0, 0.9]])).net)
+    np.testing.assert_allclose(non_normal.eigenvalues, 0.9, atol=1e-6)
+    np.testing.assert_allclose(non_normal.radius, 0.9, atol=1e-6)
+    np.testing.assert_allclose(non_normal.henrici, 10 / np.sqrt(100 + 2 * 0.81))
+    np.testing.assert_allclose(non_normal.abscissa, 0.9 + 5)
+    for W in (orthogonal(7), np.diag([1.0, -2.0, 3.0])):
+        normal = spectra.weight_spectrum(linear(W).net)
+        np.testing.assert_allclose(normal.henrici, 0, atol=1e-13)
+        np.testing.assert_allclose(normal.radius, normal.sigma_max)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40])
+def test_schur_gives_eigenvalues_and_henricis_departure(n):
+    A = np.random.default_rng(n).standard_normal((n, n))
+    eigenvalues, departure = spectra.schur(A)
+    expected = np.linalg.eigvals(A)
+    np.testing.assert_allclose(np.sort(np.abs(eigenvalues)), np.sort(np.abs(expected)), rtol=1e-8)
+    np.testing.assert_allclose(eigenvalues.sum(), np.trace(A), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(departure**2, np.sum(A**2) - np.sum(np.abs(expected) ** 2), rtol=1e-6, atol=1e-9)
+
+
+def test_circular_law():
+    """Ginibre matrix: the disc of radius ||A||_F/sqrt(N) holds (nearly) all, half the radius a quarter of them."""
+    net = rg.Network.init("vanilla", 1, 400, scheme="gaussian", gain=1.3, seed=1)
+    spectrum = spectra.weight_spectrum(net)
+    assert 1 < spectrum.radius[0] / 1.3 < 1.08
+    np.testing.assert_allclose(spectrum.circular_radius, 1.3, rtol=0.01)
+    assert abs(np.mean(np.abs(spectrum.eigenvalues) < 0.65) - 0.25) < 0.03
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_jacobian_spectrum_is_that_of_the_dense_jacobians(cell):
+    traj = make_case(cell, T=6).traj
+    J = rg.jacobians(traj)
+    result = spectra.jacobian_spectrum(traj, times=[2, 6], sample=1)
+    assert result.labels == ("J, t = 2", "J, t = 6")
+    for k, t in enumerate((2, 6)):
+        np.testing.assert_allclose(result.sigma_max[k], np.linalg.norm(J[t - 1, 1], 2))
+        expected = np.abs(np.linalg.eigvals(J[t - 1, 1])).max()
+        np.testing.assert_allclose(result.radius[k], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_gates_have_a_spectrum_each():
+    assert spectra.weight_spectrum(make_case("lstm").net).labels == ("W, i", "W, f", "W, v", "W, o")
+    assert len(spectra.weight_spectrum(make_case("gru_reset_before").net).labels) == 3
+    with pytest.raises(ValueError, match="Network"):
+        spectra.weight_spectrum(None)
+
+
+# ---------------------------------------------------------------- saturation
+
+
+def test_saturated_units_are_counted_step_by_step():
+    net = rg.Network.from_parameters("vanilla", {"W": np.zeros((1, 2, 2)), "U": np.ones((1, 2, 1)), "b": [[0.0, 9.0]]})
+    x = np.array([0.0, 5.0, -5.0, 0.0, 0.0, 5.0, 0.0, 0.0])[:, None]
+    result = saturation.saturation(rg.rollout(net, x))
+    assert result.names == ("h",) and result.kinds == ("value",)
+    np.testing.assert_allclose(result.low, [[1 / 8, 0]])
+    np.testing.assert_allclose(result.high, [[2 / 8, 1]])
+    np.testing.assert_allclose(result.share[0], [3 / 8, 1])
+
+
+def test_zero_weights_gates_are_half_open_and_the_forget_gate_at_its_bias():
+    result = saturation.saturation(zero("lstm", forget=5.0))
+    assert result.names == ("i", "f", "v", "o")
+    np.testing.assert_allclose(result.mean[[0, 3]], 0.5)
+    np.testing.assert_allclose(result.mean[result.of("f")], 1 / (1 + np.exp(-5)))
+    np.testing.assert_allclose(result.high[result.of("f")], 1)
+    np.testing.assert_allclose(result.low, 0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_has_shares_between_0_and_1_and_parts_are_left_out(cell):
+    case = make_case(cell, T=9, lengths=UNEVEN, scale=5.0)
+    result = saturation.saturation(case.traj)
+    assert not any("part" in kind for kind in result.kinds)
+    assert ((result.share >= 0) & (result.share <= 1)).all()
+    assert result.mean.shape == (len(result.names), case.net.n)
+
+
+def test_padded_steps_do_not_count():
+    case = make_case("gru", T=6, lengths=UNEVEN)
+    alone = [saturation.saturation(rg.rollout(case.net, case.x[:n, [b]], case.s0[[b]])) for b, n in enumerate(UNEVEN)]
+    expected = sum(n * part.mean for n, part in zip(UNEVEN, alone)) / sum(UNEVEN)
+    np.testing.assert_allclose(saturation.saturation(case.traj).mean, expected)
+
+
+def test_the_state_is_what_a_pre_activation_network_saturates_in():
+    traj = make_case("continuous", T=5).traj
+    np.testing.assert_allclose(saturation.saturation(traj).mean[0], np.tanh(traj.states[1:, :, 0]).mean(axis=(0, 1)))
+
+
+@pytest.mark.parametrize("activation", ["logistic", "relu", "identity", "softplus"])
+def test_each_activation_has_its_own_flat_ends(activation):
+    net = rg.Network.from_parameters(
+        "vanilla", {"W": np.zeros((1, 1, 1)), "U": np.ones((1, 1, 1)), "b": np.zeros((1, 1))}, activation=activation
+    )
+    result = saturation.saturation(rg.rollout(net, np.array([-9.0, 0.1, 9.0])[:, None]))
+    expected = {"logistic": (1, 1), "relu": (1, 0), "identity": (0, 0), "softplus": (1, 0)}[activation]
+    np.testing.assert_allclose((3 * result.low[0, 0], 3 * result.high[0, 0]), expected)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_horizon_of_an_exponential_decay():
+    """||dL_t/ds_{t-lag}|| = a^lag ||dL_t/ds_t||: below eps from the first lag beyond ln eps/ln a."""
+    a, T = 0.8, 60
+    traj = linear(a * orthogonal(4), T=T)
+    result = memory.memory_horizon(traj, probe(traj), eps=1e-3)
+    exact = int(np.floor(np.log(1e-3) / np.log(a))) + 1
+    times = result.times
+    np.testing.assert_array_equal(result.censored[0], times < exact)
+    np.testing.assert_array_equal(result.horizon[0], np.where(times < exact, times, exact))
+    assert result.median == exact and (result.quartiles == exact).all()
+
+
+def test_horizon_that_is_never_reached_is_reported_as_such():
+    traj = linear(orthogonal(4), T=30)
+    result = memory.memory_horizon(traj, probe(traj), times=[20, 30])
+    assert result.censored.all() and result.median == np.inf and result.longest == 30
+    assert result.horizon.tolist() == [[20, 30]]
+    assert json.loads(json.dumps(result.to_dict()))["median"] == "inf"
+
+
+def test_median_horizon_accounts_for_the_censored():
+    """Kaplan-Meier by hand: 3, 5, >5, 8, >8 → S(3) = 4/5, S(5) = 3/5, S(8) = 3/10."""
+    value, event = np.array([3.0, 5, 5, 8, 8]), np.array([True, True, False, True, False])
+    assert memory._survival_quantiles(value, event, (0.2, 0.3, 0.5, 0.75)) == [3, 5, 8, np.inf]
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, 2.0, "x"])
+def test_eps_out_of_range_is_refused(eps):
+    traj = linear(orthogonal(2))
+    with pytest.raises(ValueError, match="eps"):
+        memory.memory_horizon(traj, probe(traj), eps)
+
+
+def test_lstm_with_zero_weights_forgets_at_the_rate_of_its_forget_gate():
+    """log||c -> c|| = lag ln s(1) exactly, and so do the unit's own leak and the slope of the chain."""
+    traj, rate = zero("lstm", T=40, forget=1.0), -np.log1p(np.exp(-1.0))
+    np.testing.assert_allclose(rate, -0.313262, atol=1e-6)
+    chain = rg.jacobian_chain(traj)
+    for lag in (1, 7, 40):
+        np.testing.assert_allclose(chain.log_norm(40, 40 - lag, block=("c", "c")), lag * rate)
+    constants = memory.time_constants(traj)
+    assert constants.state == "c"
+    np.testing.assert_allclose(constants.leak_tau, -1 / rate)
+    np.testing.assert_allclose(constants.chain_rate, rate)
+
+
+def test_gru_with_zero_weights_halves_its_state():
+    constants = memory.time_constants(zero("gru", T=20))
+    np.testing.assert_allclose(constants.chain_rate, -np.log(2))
+    np.testing.assert_allclose(constants.leak_rate, -np.log(2))
+
+
+def test_leaks_of_the_other_cells():
+    net = rg.Network.init("continuous", 1, 3, dt=0.2, tau=np.array([1.0, 2.0, 4.0]))
+    state, rate = memory.leak_rates(rg.rollout(net, np.zeros((4, 1, 1))))
+    assert state == "s"
+    np.testing.assert_allclose(rate, np.log([0.8, 0.9, 0.95]))
+    for cell in ("vanilla", "vanilla_s", "mrnn"):
+        assert memory.leak_rates(make_case(cell).traj)[1].size == 0
+
+
+def test_growth_has_no_time_constant_and_a_dead_chain_has_none_left():
+    constants = memory.time_constants(linear(1.2 * orthogonal(3), T=30))
+    np.testing.assert_allclose(constants.chain_rate, np.log(1.2))
+    assert constants.chain_tau == np.inf and np.isnan(constants.gradient_rate)
+    assert memory.time_constants(linear(np.zeros((2, 2)), T=8)).chain_rate == -np.inf
+
+
+# ---------------------------------------------------------------- verdict
+
+
+def judged(traj, **options):
+    return verdict.verdict(traj, squared_error(np.ones_like(traj.y)), **options)
+
+
+def random_input(net, T=150, scale=1.0):
+    return rg.rollout(net, scale * np.random.default_rng(2).standard_normal((T, 2, net.m)))
+
+
+def kinds(result):
+    return [remedy.kind for remedy in result.remedies]
+
+
+def test_orthogonal_linear_network_is_healthy():
+    result = judged(linear(orthogonal(5), T=150))
+    assert result.label == "healthy" and not result.remedies
+    assert "arrives" in result.summary
+
+
+def test_contracting_network_vanishes_and_is_told_that_no_input_can_help():
+    net = rg.Network.init("vanilla", 3, 8, 2, seed=0)
+    result = judged(random_input(net.replace(W=0.7 * net.W)))
+    assert result.label == "vanishing"
+    assert any("cannot grow" in reason for reason in result.reasons)
+    assert {"initialization", "architecture", "window"} <= set(kinds(result))
+    assert result.numbers["target_lam"] == 1
+
+
+def test_saturated_network_vanishes_because_of_its_inputs():
+    net = rg.Network.init("vanilla", 3, 16, 2, seed=0)
+    result = judged(random_input(net, scale=20.0))
+    assert result.label == "vanishing" and kinds(result)[0] == "inputs"
+    assert result.numbers["saturated"] > verdict.SATURATED
+
+
+def test_expanding_network_explodes_and_is_told_to_clip():
+    for traj in (linear(1.2 * orthogonal(5), T=150), linear(2.0 * orthogonal(5), T=30)):
+        result = judged(traj)
+        assert result.label == "exploding" and kinds(result)[0] == "clip"
+        growth_per_step = np.linalg.norm(traj.net.W[0], 2)
+        assert result.numbers["grown_lag"] == np.ceil(np.log(verdict.GROWN) / np.log(growth_per_step))
+
+
+def test_chaotic_network_explodes():
+    net = rg.Network.init("vanilla", 3, 64, 2, scheme="gaussian", gain=3.0, seed=0)
+    result = judged(random_input(net, scale=0.1))
+    assert result.label == "exploding" and result.numbers["lam"] > 5
+
+
+def test_forgetful_lstm_vanishes_and_the_advised_bias_mends_it():
+    net = rg.Network.init("lstm", 3, 16, 2, forget_bias=0.0, seed=0)
+    net = net.replace(W=0.05 * net.W, U=0.05 * net.U)
+    result = judged(random_input(net))
+    assert result.label == "vanishing" and kinds(result)[0] == "gate bias"
+    b = net.b.copy()
+    b[net.cell.gates.index("f")] += result.numbers["gate_shift"] + 1
+    mended = judged(random_input(net.replace(b=b)))
+    assert mended.label == "healthy"
+
+
+def test_the_wanted_lag_decides():
+    traj = linear(0.9 * orthogonal(4), T=150)
+    assert judged(traj, wanted=20).label == "healthy"
+    assert judged(traj, wanted=100).label == "vanishing"
+    with pytest.raises(ValueError, match="wanted"):
+        judged(traj, wanted=151)
+
+
+def test_dead_relu_network_has_exactly_no_gradient():
+    net = rg.Network.init("vanilla", 1, 4, activation="relu", seed=0)
+    traj = rg.rollout(net.replace(b=np.full((1, 4), -9.0)), np.zeros((30, 1, 1)))
+    result = judged(traj)
+    assert result.label == "vanishing" and "exactly 0" in result.summary
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_number_of_a_verdict_is_among_its_numbers(cell):
+    """Each number in the text is one of ``numbers`` or ``thresholds``, as the text writes it."""
+    import re
+
+    for scale in (0.5, 2.0):
+        result = judged(make_case(cell, n=8, T=60, scale=scale).traj)
+        values = [*result.numbers.values(), *result.thresholds.values()]
+        known = {words.short(v) for v in values} | {words.factor(v).lstrip("×") for v in values}
+        known |= {f"{v:.0f}" for v in values} | {f"{v:g}" for v in values} | {"1"}  # "1 - alpha"
+        for number in re.findall(r"(?<![\w.])\d[\d.]*(?:e[+-]?\d+)?", str(result)):
+            assert number.rstrip(".") in known, (number, str(result))
+
+
+def test_verdict_of_a_users_system():
+    system = rg.System(lambda s, x, p: (1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]), n_state=2, params=[1.4, 0.3])
+    result = judged(rg.rollout(system, steps=200))
+    assert result.label == "exploding" and kinds(result) == ["clip", "window"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.99954, "0.99954"), (1.0046, "1.0046"), (1.0, "1"), (0.5, "0.5"), (1234.5, "1234"), (3.2e-7, "3.2e-07")],
+)
+def test_numbers_in_prose(value, text):
+    assert words.short(value) == text
+
+
+def test_factors_in_prose_are_right_beyond_floats():
+    assert words.factor(-2000.0) == "×2.6e-869"
+    assert words.factor(np.log(9.96) - 20 * np.log(10)) == "×1.0e-19"
+    assert words.factor(-np.inf) == "exactly 0"
+
+
+# ---------------------------------------------------------------- every result: plain data, files, figures
+
+
+def results(traj):
+    loss = probe(traj)
+    gradient = reach.gradient_reach(traj, loss)
+    chain = products.singular_values(traj)
+    steps = bounds.step_bounds(traj)
+    constants = memory.time_constants(traj, reach=gradient, chain=chain)
+    horizon = memory.horizon(gradient)
+    by_lag = growth.growth_by_lag(gradient, chain, steps, constants, horizon)
+    return [
+        bounds.growth_bounds(traj),
+        gradient,
+        reach.gradient_map(traj, loss),
+        chain,
+        spectra.weight_spectrum(traj.net),
+        spectra.jacobian_spectrum(traj),
+        saturation.saturation(traj),
+        horizon,
+        constants,
+        by_lag,
+        growth.Comparison({"one": by_lag, "two": by_lag}, 3, "a lag", "steps", "a title"),
+        verdict.verdict(traj, loss),
+    ]
+
+
+@pytest.mark.parametrize("cell", ["vanilla", "lstm", "mrnn"])
+def test_results_are_saved_and_drawn(cell, tmp_path):
+    for result in results(make_case(cell, T=12, n=3).traj):
+        name = type(result).__name__
+        json.dumps(result.to_dict(), allow_nan=False)
+        result.save(tmp_path / f"{name}.json")
+        with np.load(result.save(tmp_path / f"{name}.npz"), allow_pickle=False) as file:
+            for key, value in result.arrays().items():
+                np.testing.assert_array_equal(file[key], value)
+        ax = result.plot()
+        assert ax.get_title(loc="left")
+        assert ax.figure.get_axes()
+        if name not in ("Verdict",):
+            assert ax.get_xlabel() and (ax.get_ylabel() or ax.get_yticklabels())
+        ax.figure.savefig(tmp_path / f"{name}.png")
+        other = plt.figure().add_subplot()
+        assert result.plot(other) is other
+        plt.close("all")
+    with pytest.raises(ValueError, match="npz"):
+        result.save(tmp_path / "x.pickle")
+
+
+def test_results_are_frozen():
+    result = bounds.growth_bounds(linear(orthogonal(2)))
+    with pytest.raises(AttributeError):
+        result.log_upper = None
+
+
+@pytest.mark.slow
+def test_bounds_and_products_of_a_large_float32_network():
+    net = rg.Network.init("lstm", 8, 128, seed=0, dtype="float32")
+    traj = rg.rollout(net, rng.standard_normal((60, 1, 8)).astype(np.float32))
+    result = bounds.growth_bounds(traj, times=[60], lower=False)
+    row = result.log_measured[0, 60]
+    assert (row <= result.log_upper[0, 60] + 1e-4).all()
+    chain = products.singular_values(traj, lags=[60])
+    np.testing.assert_allclose(chain.log_norm[0, 0, 0], row[0], rtol=1e-4)
