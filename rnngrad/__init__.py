@@ -28,6 +28,18 @@ _NAMES = {
     "rtrl": "gradients.rtrl",
     "gradient_flow": "gradients.flow",
     "GradientFlow": "gradients.flow",
+    "growth_bounds": "analysis.bounds",
+    "linear_recurrence": "analysis.linear",
+    "memory_horizon": "analysis.memory",
+    "saturation": "analysis.saturation",
+    "weight_spectrum": "analysis.spectra",
+    "jacobian_spectrum": "analysis.spectra",
+    "verdict": "analysis.verdict",
+    "fit": "training.fit",
+    "load": "interop.files",
+    "save": "interop.files",
+    "from_torch": "interop.torch",
+    "report": "report.job",
     "ConvergenceError": "errors",
     "SingularError": "errors",
     "BackendError": "errors",
@@ -39,6 +51,12 @@ __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
     from . import losses
+    from .analysis.bounds import growth_bounds
+    from .analysis.linear import linear_recurrence
+    from .analysis.memory import memory_horizon
+    from .analysis.saturation import saturation
+    from .analysis.spectra import jacobian_spectrum, weight_spectrum
+    from .analysis.verdict import verdict
     from .cells import CELLS
     from .dynamics.chain import JacobianChain, jacobian_chain
     from .dynamics.jacobian import jacobians
@@ -50,7 +68,11 @@ if TYPE_CHECKING:
     from .gradients.flow import GradientFlow, gradient_flow
     from .gradients.rtrl import rtrl
     from .gradients.truncated import truncated_bptt
+    from .interop.files import load, save
+    from .interop.torch import from_torch
     from .network import Network
+    from .report.job import report
+    from .training.fit import fit
 
 
 def __getattr__(name: str) -> Any:
