@@ -14,7 +14,7 @@ FLOATS = (np.dtype("float64"), np.dtype("float32"))
 def float_dtype(value: Any) -> np.dtype:
     """float64 or float32 from a name or dtype."""
     try:
-        dtype = np.dtype(value)
+        dtype = None if value is None else np.dtype(value)  # NumPy reads None as float64
     except TypeError:
         dtype = None
     if dtype not in FLOATS:
@@ -104,7 +104,7 @@ def choice(name: str, value: Any, options: Sequence[Any]) -> Any:
 
 def sequence(name: str, x: Any, m: int, dtype: Any) -> NDArray:
     """Inputs as (T, B, m); (T, m) is one sequence."""
-    out = np.asarray(x)
+    out = numbers(name, x)
     if out.ndim == 2:
         out = np.asarray(array(name, x, ("T", m), dtype))[:, None, :]
     else:
