@@ -14,12 +14,11 @@ FLOATS = (np.dtype("float64"), np.dtype("float32"))
 def float_dtype(value: Any) -> np.dtype:
     """float64 or float32 from a name or dtype."""
     try:
-        dtype = None if value is None else np.dtype(value)  # NumPy reads None as float64
-    except TypeError:
-        dtype = None
-    if dtype not in FLOATS:
-        raise ValueError(f"dtype is {value!r}; it must be 'float64' or 'float32'")
-    return dtype
+        if value is not None and np.dtype(value) in FLOATS:  # NumPy takes None for float64
+            return np.dtype(value)
+    except TypeError as error:
+        raise ValueError(f"dtype is {value!r}; it must be 'float64' or 'float32'") from error
+    raise ValueError(f"dtype is {value!r}; it must be 'float64' or 'float32'")
 
 
 def _spell(shape: Sequence[int | str | None]) -> str:
