@@ -8,6 +8,7 @@ import pytest
 from cases import CELLS, UNEVEN, make_case
 
 import rnngrad as rg
+from rnngrad import figures
 from rnngrad.analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict, words
 from rnngrad.losses import last_step, squared_error
 
@@ -453,6 +454,14 @@ def test_the_wanted_lag_decides():
         judged(traj, wanted=151)
 
 
+def test_a_reach_that_does_not_get_there_is_refused():
+    traj = linear(orthogonal(3), T=20)
+    loss = squared_error(np.zeros_like(traj.y), weights=np.arange(20) < 5)
+    measured = reach.gradient_reach(traj, loss)
+    with pytest.raises(ValueError, match="no reference step"):
+        verdict.verdict(traj, loss, reach=measured, wanted=9)
+
+
 def test_dead_relu_network_has_exactly_no_gradient():
     net = rg.Network.init("vanilla", 1, 4, activation="relu", seed=0)
     traj = rg.rollout(net.replace(b=np.full((1, 4), -9.0)), np.zeros((30, 1, 1)))
@@ -541,6 +550,13 @@ def test_results_are_saved_and_drawn(cell, tmp_path):
         plt.close("all")
     with pytest.raises(ValueError, match="npz"):
         result.save(tmp_path / "x.pickle")
+
+
+def test_gradient_flow_can_be_drawn_too():
+    traj = make_case("gru").traj
+    assert "teach" in figures.plot(rg.gradient_flow(traj, probe(traj))).get_title(loc="left")
+    with pytest.raises(ValueError, match="no figure for int"):
+        figures.plot(3)
 
 
 def test_results_are_frozen():

@@ -1,0 +1,1 @@
+"""What gradients do along a trajectory: bounds, spectra, saturation, memory, and a verdict. One file per quantity."""

@@ -1,0 +1,126 @@
+"""Everything that depends on the lag, in one result: the gradient, the chain, and what bounds and rates say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._results import Result
+from .bounds import StepBounds
+from .memory import MemoryHorizon, TimeConstants
+from .products import SingularValues, quantiles
+from .reach import GradientReach
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class GrowthByLag(Result):
+    """Growth over ``lag`` steps, natural logarithms; 0 at lag 0, NaN where it does not apply.
+
+    Attributes
+    ----------
+    lags : ndarray (L,)
+    gradient : ndarray (3, L)
+        log(||dL_t/ds_{t-lag}||/||dL_t/ds_t||): the quantiles 0.1, 0.5, 0.9 over reference steps and samples.
+    count : ndarray (L,)
+        Reference steps times samples behind each lag: late lags have fewer.
+    chain_lags, chain : ndarray (K,), (3, K)
+        log||Phi(t, t-lag)||_2, the same quantiles over its own reference steps.
+    factored, product, a_priori : ndarray (L,)
+        Bounds of ||Phi||: from the measured partials, from the norms ||J_j|| (medians over the chain's reference
+        steps; NaN where those norms were too dear), and (gamma lambda)^lag.
+    eigen_rate : ndarray (L,)
+        (gamma rho)^lag, a rate and not a bound.
+    leak : ndarray (L,)
+        What the unit with the longest memory would keep by its own gate alone.
+    eps, horizon, longest : float
+        Memory horizon: the median lag from which the gradient stays below eps; inf if beyond ``longest``.
+    """
+
+    lags: NDArray[np.int64]
+    gradient: NDArray[np.float64]
+    count: NDArray[np.int64]
+    chain_lags: NDArray[np.int64]
+    chain: NDArray[np.float64]
+    factored: NDArray[np.float64]
+    product: NDArray[np.float64]
+    a_priori: NDArray[np.float64]
+    eigen_rate: NDArray[np.float64]
+    leak: NDArray[np.float64]
+    eps: float
+    horizon: float
+    longest: float
+
+    def at(self, lag: int) -> dict[str, float]:
+        """The numbers at one lag."""
+        i = int(np.flatnonzero(self.lags == lag)[0])
+        names = ("gradient_low", "gradient_median", "gradient_high")
+        out: dict[str, Any] = {"lag": lag, **dict(zip(names, self.gradient[:, i], strict=True))}
+        out |= {name: getattr(self, name)[i] for name in ("factored", "product", "a_priori", "eigen_rate", "leak")}
+        at = np.flatnonzero(self.chain_lags == lag)
+        out["chain_median"] = self.chain[1, at[0]] if at.size else np.nan
+        return {name: float(value) for name, value in out.items()}
+
+
+def growth_by_lag(
+    reach: GradientReach,
+    chain: SingularValues,
+    bounds: StepBounds,
+    constants: TimeConstants,
+    memory: MemoryHorizon,
+    log_norms: NDArray | None = None,
+) -> GrowthByLag:
+    """Put the results of one trajectory side by side, by lag; ``log_norms`` are ln||J_t|| (T, B), if there are any."""
+    lags = reach.lags
+    empty = np.full(bounds.log_factored.shape, np.nan)
+    # a user's system has no W, and its per-step bound is ||J|| again
+    factored = bounds.over(empty if np.isnan(bounds.lam) else bounds.log_factored, chain.times, lags)
+    product = bounds.over(empty if log_norms is None else log_norms, chain.times, lags)
+    a_priori = bounds.over(bounds.log_a_priori, chain.times, lags)
+    longest = float(constants.leak_rate.max()) if constants.leak_rate.size else np.nan
+    return GrowthByLag(
+        lags=lags,
+        gradient=reach.quantiles(QUANTILES),
+        count=np.count_nonzero(~np.isnan(reach.log_ratio), axis=(0, 1)),
+        chain_lags=chain.lags,
+        chain=quantiles(chain.log_norm, QUANTILES),
+        factored=quantiles(factored, (0.5,))[0],
+        product=quantiles(product, (0.5,))[0],
+        a_priori=quantiles(a_priori, (0.5,))[0],
+        eigen_rate=_line(bounds.log_eigen_rate, lags),
+        leak=_line(longest, lags),
+        eps=memory.eps,
+        horizon=memory.median,
+        longest=memory.longest,
+    )
+
+
+def _line(rate: float, lags: NDArray) -> NDArray[np.float64]:
+    """rate * lag, 0 at lag 0 also where the rate is -inf."""
+    out = np.full(len(lags), rate if np.isnan(rate) else 0.0)
+    np.multiply(rate, lags, out=out, where=lags > 0)
+    return out
+
+
+@dataclass(frozen=True)
+class Comparison(Result):
+    """Several networks' growth by lag, and the lag that they should reach.
+
+    Attributes
+    ----------
+    growths : dict of GrowthByLag by name
+    lag, lag_name, unit : int, str, str
+        The lag that matters, what it is, and what a step is.
+    title : str
+        What the comparison shows.
+    """
+
+    growths: dict[str, GrowthByLag]
+    lag: int
+    lag_name: str
+    unit: str
+    title: str

@@ -1,0 +1,146 @@
+"""Phi(t, t - lag) for chosen lags only: what the analyses of long records can afford."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks
+from .._results import Result
+from ..dynamics.chain import JacobianChain, ScaledMatrices
+from ..dynamics.rollout import Trajectory
+
+_LN2 = np.log(2.0)
+_PIECE = 16  # steps whose products are held at once
+
+
+@dataclass(frozen=True)
+class SingularValues(Result):
+    """Singular values of Phi(t, t - lag) = ds_t/ds_{t-lag}.
+
+    Attributes
+    ----------
+    times : ndarray (R,)
+        Reference steps t.
+    lags : ndarray (L,)
+        Lags, ascending.
+    log_values : ndarray (B, R, L, N)
+        Natural logarithms, descending along the last axis. NaN where lag > t, and for values below N eps times the
+        largest, which the rounding of the product has swallowed.
+    """
+
+    times: NDArray[np.int64]
+    lags: NDArray[np.int64]
+    log_values: NDArray[np.float64]
+
+    @property
+    def log_norm(self) -> NDArray[np.float64]:
+        """log||Phi(t, t - lag)||_2 as (B, R, L)."""
+        return self.log_values[..., 0]
+
+
+def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) -> SingularValues:
+    """Singular values of the Jacobian chain against lag, at a few reference steps.
+
+    Parameters
+    ----------
+    traj : Trajectory
+    times : integers (R,)
+        Reference steps in 1…T; the last step by default.
+    lags : integers (L,)
+        Lags in 0…T; by default at most 24 of them, spaced evenly in their logarithm up to the largest reference step.
+
+    Returns
+    -------
+    SingularValues
+
+    Raises
+    ------
+    ValueError
+        A step or a lag is out of range.
+
+    Notes
+    -----
+    Costs, per reference step, max(lags) products of N x N matrices and L singular value decompositions.
+    """
+    times = steps("times", [traj.T] if times is None else times, 1, traj.T)
+    lags = log_spaced(int(times.max()), 24) if lags is None else np.unique(steps("lags", lags, 0, traj.T))
+    chain = JacobianChain(traj)
+    out = np.full((traj.B, len(times), len(lags), chain.N), np.nan)
+    with one_blas_thread():
+        for r, t in enumerate(times):
+            for i, product in enumerate(products(chain, int(t), lags[lags <= t])):
+                out[:, r, i] = log_singular_values(product)
+    return SingularValues(times, lags, out)
+
+
+def products(chain: JacobianChain, t: int, lags: Sequence[int] | NDArray) -> Iterator[ScaledMatrices]:
+    """Phi(t, t - lag) of every sample for ascending lags, each reached from the one before."""
+    B, N, net = chain.B, chain.N, chain.trajectory.net
+    eye = np.eye(N, dtype=net.dtype).reshape(N, net.S, net.n)
+    rows = np.ascontiguousarray(np.broadcast_to(eye, (B, N, net.S, net.n))).reshape(B * N, net.S, net.n)
+    exponent, sample = np.zeros(B * N, np.int64), np.repeat(np.arange(B), N)
+    at = t
+    for lag in lags:
+        while at > t - lag:
+            count = min(at - (t - int(lag)), _PIECE)
+            out, exponents = chain.jacobians.adjoint(rows, exponent, sample, at, count)
+            rows, exponent, at = out[0], exponents[0], at - count  # the earliest step comes first
+        yield ScaledMatrices(rows.reshape(B, N, N), exponent.reshape(B, N), -2)
+
+
+def log_singular_values(product: ScaledMatrices) -> NDArray[np.float64]:
+    """Natural logarithms of the singular values of each matrix, descending, (B, N); NaN below the rounding."""
+    matrix, top = product.common()
+    values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+    floor = matrix.shape[-1] * np.finfo(matrix.dtype).eps * values[:, :1]
+    with np.errstate(divide="ignore"):
+        logs = np.log(values) + top[:, None] * _LN2
+    return np.where((values < floor) & (values[:, :1] > 0), np.nan, logs)
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """One BLAS thread for many small decompositions: several wait for one another, for seconds on a busy machine."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # an optional package: only time is lost
+        return nullcontext()
+    return threadpool_limits(1, user_api="blas")
+
+
+def log_spaced(last: int, count: int) -> NDArray[np.int64]:
+    """At most ``count`` lags from 0 to ``last``, spaced evenly in their logarithm."""
+    return np.unique(np.concatenate([[0], np.round(np.geomspace(1, max(last, 1), max(count - 1, 1))).astype(np.int64)]))
+
+
+def spaced(first: int, last: int, count: int) -> NDArray[np.int64]:
+    """At most ``count`` steps spread evenly over first … last, ends included (the last step alone for one)."""
+    if count <= 1:
+        return np.array([last], np.int64)
+    return np.unique(np.round(np.linspace(first, last, count)).astype(np.int64))
+
+
+def steps(name: str, value: Any, low: int, high: int) -> NDArray[np.int64]:
+    """Integers (R,) in low … high, in ascending order."""
+    given = np.atleast_1d(np.asarray(value))
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iu":
+        raise ValueError(f"{name} is {value!r}; it must be a list of integers")
+    for step in (int(given.min()), int(given.max())):
+        _checks.integer(name, step, low, high)
+    return np.sort(given.astype(np.int64))
+
+
+def quantiles(values: NDArray, q: Any) -> NDArray[np.float64]:
+    """Quantiles over all axes but the last, (len(q), L), of what is not NaN; -inf may be among them."""
+    flat = values.reshape(-1, values.shape[-1])
+    out = np.full((len(q), flat.shape[1]), np.nan)
+    for i, column in enumerate(flat.T):
+        kept = column[~np.isnan(column)]
+        if kept.size:  # interpolation between -inf and a number would be NaN
+            out[:, i] = np.quantile(kept, q, method="inverted_cdf")
+    return out

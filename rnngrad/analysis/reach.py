@@ -1,0 +1,161 @@
+"""How far back the gradient of a loss reaches: ||dL_t/ds_{t-lag}|| against lag at chosen reference steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks
+from .._results import Result
+from ..dynamics.jacobian import local_jacobians
+from ..dynamics.rollout import Trajectory
+from ..gradients.assemble import evaluate, state_adjoint
+from ..losses import Loss
+from .products import quantiles, steps
+
+_LN2 = np.log(2.0)
+
+
+@dataclass(frozen=True)
+class GradientReach(Result):
+    """||dL_t/ds_{t-lag}||, L_t the loss of step t alone.
+
+    Attributes
+    ----------
+    times : ndarray (R,)
+        Reference steps t.
+    lags : ndarray (L,)
+        0 … max_lag.
+    log_norm : ndarray (B, R, L)
+        Natural logarithm of the norm; -inf where it is zero (no loss at that step, or a sequence that has ended),
+        NaN where lag > t.
+    """
+
+    times: NDArray[np.int64]
+    lags: NDArray[np.int64]
+    log_norm: NDArray[np.float64]
+
+    @property
+    def log_ratio(self) -> NDArray[np.float64]:
+        """log(||dL_t/ds_{t-lag}|| / ||dL_t/ds_t||) as (B, R, L); NaN where there is no loss at step t."""
+        start = self.log_norm[..., :1]
+        with np.errstate(invalid="ignore"):  # -inf - -inf: no loss, no ratio
+            return np.where(np.isfinite(start), self.log_norm - start, np.nan)
+
+    def quantiles(self, q: Any) -> NDArray[np.float64]:
+        """Quantiles q of ``log_ratio`` over samples and reference steps, (len(q), L); NaN where none is left."""
+        return quantiles(self.log_ratio, q)
+
+
+@dataclass(frozen=True)
+class GradientMap(Result):
+    """||dL_t/ds_k|| for the pairs of a part of the record.
+
+    Attributes
+    ----------
+    first : int
+        Step of the first row and column.
+    sample : int
+        Which sample of the batch.
+    log_norm : ndarray (K, K)
+        Natural logarithm, indexed [t - first, k - first]; NaN where k > t, -inf where there is no loss.
+    """
+
+    first: int
+    sample: int
+    log_norm: NDArray[np.float64]
+
+
+def gradient_reach(traj: Trajectory, loss: Loss, *, times: Any = None, max_lag: int | None = None) -> GradientReach:
+    """Gradient norm against lag: dL_t/ds_{t-lag} = dL_t/ds_t J_t … J_{t-lag+1}.
+
+    All reference steps travel back together, one row each with a power of two of its own, so nothing over- or
+    underflows. For every pair (t, k) of a short sequence use :func:`rnngrad.gradient_flow`.
+
+    Parameters
+    ----------
+    traj : Trajectory
+    loss : Loss
+    times : integers (R,)
+        Reference steps in 1…T; all of them by default.
+    max_lag : int
+        Largest lag, 0…T; T by default.
+
+    Returns
+    -------
+    GradientReach
+
+    Raises
+    ------
+    ValueError
+        A step or the lag is out of range, or the loss does not fit.
+    """
+    T, B = traj.T, traj.B
+    times = steps("times", np.arange(1, T + 1) if times is None else times, 1, T)
+    max_lag = T if max_lag is None else _checks.integer("max_lag", max_lag, 0, T)
+    direct = state_adjoint(traj, evaluate(traj, loss).dy)  # (T, B, S, n)
+    factors = local_jacobians(traj).flattened()
+    log_norm = np.full((len(times) * B, max_lag + 1), np.nan)
+    rows = direct[times - 1].reshape(len(times) * B, *direct.shape[2:])
+    exponent = np.zeros(len(rows), np.int64)
+    at, b = np.repeat(times, B), np.tile(np.arange(B), len(times))
+    live = np.arange(len(rows))
+    for lag in range(max_lag + 1):
+        log_norm[live, lag] = _log_norms(rows, exponent)
+        kept = at[live] - lag >= 1
+        if lag == max_lag or not kept.any():
+            break
+        live, rows, exponent = live[kept], np.ascontiguousarray(rows[kept]), exponent[kept]
+        sample = (at[live] - lag - 1) * B + b[live]
+        out, exponents = factors.adjoint(rows, exponent, sample, 1, 1)
+        rows, exponent = out[0], exponents[0]
+    log_norm = np.ascontiguousarray(log_norm.reshape(len(times), B, -1).swapaxes(0, 1))
+    return GradientReach(times, np.arange(max_lag + 1), log_norm)
+
+
+def gradient_map(
+    traj: Trajectory, loss: Loss, *, first: int = 0, last: int | None = None, sample: int = 0
+) -> GradientMap:
+    """||dL_t/ds_k|| for every pair first <= k <= t <= last of one sample.
+
+    Raises
+    ------
+    ValueError
+        Not 0 <= first < last <= T, or no such sample.
+    """
+    last = _checks.integer("last", traj.T if last is None else last, 1, traj.T)
+    first = _checks.integer("first", first, 0, last - 1)
+    sample = _checks.integer("sample", sample, 0, traj.B - 1)
+    at = np.arange(max(first, 1), last + 1)
+    by_lag = gradient_reach(traj, loss, times=at, max_lag=last - first).log_norm[sample]
+    log_norm = np.full((last - first + 1, last - first + 1), np.nan)
+    for t, row in zip(at, by_lag, strict=True):
+        log_norm[t - first, : t - first + 1] = row[t - first :: -1]
+    return GradientMap(first, sample, log_norm)
+
+
+def steps_with_loss(traj: Trajectory, loss: Loss, first: int = 1, count: int | None = None) -> NDArray[np.int64]:
+    """Steps whose loss has a gradient, those from ``first`` on if there are any, thinned evenly to ``count``.
+
+    Raises
+    ------
+    ValueError
+        No step has one.
+    """
+    live = 1 + np.flatnonzero(np.any(evaluate(traj, loss).dy != 0, axis=(1, 2)))
+    if not live.size:
+        raise ValueError("the loss has no gradient at any step: no weight, or no error to begin with")
+    live = live[live >= first] if live[-1] >= first else live
+    return live if count is None else live[np.unique(np.linspace(0, len(live) - 1, count).round().astype(int))]
+
+
+def _log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
+    """log||row 2^exponent||; a row is divided by its largest entry before squaring."""
+    flat = rows.reshape(len(rows), -1).astype(np.float64)
+    top = np.abs(flat).max(axis=1)
+    norm = np.linalg.norm(flat / np.where(top > 0, top, 1)[:, None], axis=1)
+    with np.errstate(divide="ignore"):
+        return np.log(norm) + np.log(top) + exponent * _LN2

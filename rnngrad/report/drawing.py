@@ -1,0 +1,107 @@
+"""The figures of a report: each as PNG and SVG, with the numbers it shows as .npz."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .. import figures
+from .._results import Result
+from ..figures import style
+from .measure import Measured
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: its file name, the results side by side in it, and what the text under it says."""
+
+    name: str
+    parts: tuple[Result, ...]
+    heading: str
+    caption: str
+    size: tuple[float, float] = style.SIZE
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write name.png, name.svg and name.npz; return what the page needs."""
+        files = {kind: f"{self.name}.{kind}" for kind in ("png", "svg", "npz")}
+        titles = []
+        with style.look():
+            figure = Figure(self.size, layout="constrained")
+            for part, ax in zip(self.parts, np.atleast_1d(figure.subplots(1, len(self.parts))), strict=True):
+                figures.plot(part, ax)
+                titles.append(ax.get_title(loc="left").replace("\n", " "))
+            figure.savefig(folder / files["png"])
+            figure.set_layout_engine("none")  # the layout found for the first format serves the second
+            figure.savefig(folder / files["svg"], metadata={"Date": None})
+        np.savez_compressed(folder / files["npz"], allow_pickle=False, **self.numbers())
+        image = base64.b64encode((folder / files["png"]).read_bytes()).decode("ascii")
+        return {
+            "name": self.name,
+            "heading": self.heading,
+            "caption": self.caption,
+            "titles": titles,
+            "files": files,
+            "image": f"data:image/png;base64,{image}",
+        }
+
+    def numbers(self) -> dict[str, NDArray]:
+        """The arrays drawn; of several parts, each under its number and a dot."""
+        if len(self.parts) == 1:
+            return self.parts[0].arrays()
+        return {f"{i + 1}.{name}": value for i, part in enumerate(self.parts) for name, value in part.arrays().items()}
+
+
+_LAG = """
+How much of the gradient of one step's loss is left some steps earlier (blue: median and the middle 80 % of the
+reference steps), how much the strongest direction keeps (dots: 2-norm of the Jacobian chain Φ), and what theory
+says of it. A bound lies above the dots at every lag; a rate need not."""
+_MAP = """
+Each row is the loss of one step t, each column an earlier state k; the diagonal is the present. Bright bands that
+run far to the left of the diagonal are long memories; dark columns are states that later losses cannot teach."""
+_SPECTRA = """
+Eigenvalues of the recurrent matrices and of local Jacobians J_t = ds_t/ds_{t−1}. Eigenvalues inside the unit circle
+say that a product of equal matrices fades in the end; the largest singular value σ_max says how much one step can
+stretch before."""
+_CHAIN = """
+All singular values of Φ(t, t−lag) at t = {t}: how many directions still carry a gradient. Values that the rounding
+of the product has swallowed are left out."""
+_SATURATION = """
+A gate below {s.low_level:g} is closed, one above {s.high_level:g} open; a tanh beyond ±{s.value_level:g} is flat.
+A saturated value passes next to no gradient; a forget or update gate that is open keeps it whole."""
+
+
+def pictures(measured: Measured, name: str, suffix: str = "") -> list[Picture]:
+    """The figures of one network; ``suffix`` keeps the file names of several networks apart."""
+    spectra = tuple(part for part in (measured.weights, measured.jacobians) if part is not None)
+    chain, flat = measured.singular_values, measured.saturation
+    rows: list[tuple[str, tuple[Result, ...], str, str, tuple[float, float]]] = [
+        ("gradient_by_lag", (measured.growth,), "Gradient against lag", _LAG, (6.8, 4.9)),
+        ("gradient_map", (measured.map,), "From which step to which", _MAP, (6.2, 5.0)),
+    ]
+    if spectra:
+        rows.append(("spectrum", spectra, "Spectra", _SPECTRA, (4.9 * len(spectra), 5.2)))
+    caption = _CHAIN.format(t=chain.times[-1])
+    rows.append(("singular_values", (chain,), "Singular values of the chain", caption, (6.8, 4.5)))
+    if flat is not None and flat.names:
+        caption, height = _SATURATION.format(s=flat), 1.9 + 0.5 * len(flat.names)
+        rows.append(("saturation", (flat,), "Saturation of units and gates", caption, (6.8, height)))
+    return [
+        Picture(file + suffix, parts, f"{heading} — {name}", " ".join(caption.split()), size)
+        for file, parts, heading, caption, size in rows
+    ]
+
+
+def write_all(listed: list[Picture], folder: Path, tick: Callable[[float], Any]) -> list[dict[str, Any]]:
+    """Write every figure."""
+    written = []
+    for i, picture in enumerate(listed):
+        written.append(picture.write(folder))
+        tick((i + 1) / len(listed))
+    return written

@@ -1,0 +1,155 @@
+"""``rnngrad report``: measure, draw, write, and only then put the folder in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .. import losses
+from ..dynamics.rollout import rollout
+from ..kernels import backend as find_backend
+from ..losses import Loss
+from ..network import Network
+from . import drawing, folder, inputs, page, summary
+from .measure import choose, measure
+from .progress import Plan, Progress
+
+PROBE = (
+    "No loss was given, so the probe L_t = ½‖y_t‖² of each step is used: it asks how far back the output of a step can "
+    "be traced. The chain Φ does not depend on it."
+)
+
+
+def report(
+    net_or_path: Any = None,
+    x: Any = None,
+    out: Any = "report/",
+    *,
+    cell: str | None = None,
+    prefix: str = "",
+    loss: Loss | None = None,
+    wanted: int | None = None,
+    force: bool = False,
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> Path:
+    """Write a folder that answers how far gradients travel in a network, and why: what ``rnngrad report`` runs.
+
+    The folder holds index.html (self-contained), every figure as PNG and SVG with its numbers as .npz, and report.json
+    with every number of the text. It appears whole or not at all.
+
+    Parameters
+    ----------
+    net_or_path : Network or path
+        A network, or a .safetensors or .npz file of one (PyTorch's order or our own). Without it two networks are
+        trained on monthly sunspot numbers and compared.
+    x : array or path
+        Input (T, m) or (T, B, m), time first, or a .npy file of it; converted to the network's precision.
+    out : path
+        The folder.
+    cell, prefix : str
+        As for :func:`rnngrad.load`.
+    loss : Loss
+        Made for the whole of x. By default the probe L_t = 1/2 ||y_t||^2 of every step; then at most 8 samples are
+        looked at, and of a very long record only the beginning.
+    wanted : int
+        Lag the verdict is about; by default 100 steps, or half of a shorter record.
+    force : bool
+        Replace an earlier report. A folder that holds anything else is never touched.
+    backend : str
+        "auto", "cpu" or "cuda".
+    progress : callable
+        Called as ``progress(stage, share)`` with the share of the whole that is done.
+
+    Returns
+    -------
+    Path
+        The page, index.html.
+
+    Raises
+    ------
+    ValueError
+        Model and input do not fit, are not finite, or the trajectory diverges.
+    FileExistsError
+        ``out`` exists and may not be replaced.
+    OSError
+        A file cannot be read, or the folder not be written.
+    BackendError
+        The backend cannot run here.
+    """
+    if (net_or_path is None) != (x is None):
+        raise ValueError(
+            f"{'the model' if x is not None else 'the input x'} is missing: give both, or neither for the example"
+        )
+    find_backend(backend)  # before anything takes time
+    target = Path(out)
+    with folder.new_folder(target, force) as work:
+        if net_or_path is None:
+            from . import example
+
+            example.write(work, backend, progress)
+        else:
+            _write(work, net_or_path, x, cell, prefix, loss, wanted, backend, progress)
+    return target / folder.INDEX
+
+
+def _write(
+    work: Path,
+    source: Any,
+    x: Any,
+    cell: str | None,
+    prefix: str,
+    loss: Loss | None,
+    wanted: int | None,
+    backend: str,
+    progress: Progress | None,
+) -> None:
+    plan = Plan({"reading": 1, "forward pass": 2, "analysing": 10, "drawing": 8, "writing": 1}, progress)
+    plan("reading")
+    net, from_model = inputs.read_network(source, cell, prefix)
+    x, from_input = inputs.read_input(x, net)
+    record = x.shape[:2]
+    if loss is None:
+        x = inputs.affordable(net, x)
+    plan("forward pass")
+    traj = rollout(net, x, backend=backend)
+    traj.require_finite()
+    plan("analysing")
+    probe = losses.squared_error(0 * traj.y) if loss is None else loss
+    settings = choose(traj, probe, wanted=wanted)
+    measured = measure(traj, probe, settings, lambda share: plan("analysing", share))
+    kind = net.cell.name if isinstance(net, Network) else "system"
+    name = summary.NAMES.get(kind, kind)
+    plan("drawing")
+    figures = drawing.write_all(drawing.pictures(measured, name), work, lambda share: plan("drawing", share))
+    numbers = summary.measured(measured, traj, record)
+    plan("writing")
+    page.write(
+        work,
+        {
+            "made_by": "rnngrad",
+            "versions": summary.versions(),
+            "title": f"How far do gradients travel in this {name}?",
+            "lead": measured.verdict.summary,
+            "findings": [],
+            "networks": {name: numbers},
+            "wanted": settings.wanted,
+            "thresholds": measured.verdict.thresholds,
+            "loss": PROBE if loss is None else f"The loss is the one that was given ({loss.kind}).",
+            "source": from_model | from_input,
+            "source_text": _source_text(from_model | from_input, net.dtype.name),
+        },
+        [{**figure, "group": name} for figure in figures],
+    )
+    plan.done()
+
+
+def _source_text(said: dict[str, Any], dtype: str) -> list[str]:
+    lines = []
+    if said["model"]:
+        lines.append(f"Model: {said['model']}, prefix {said['prefix']!r}, SHA-256 {said['model_sha256']}.")
+    if said["input"]:
+        lines.append(f"Input: {said['input']}, SHA-256 {said['input_sha256']}.")
+    if said["converted_from"]:
+        lines.append(f"The input was converted from {said['converted_from']} to {dtype}, the network's precision.")
+    return lines

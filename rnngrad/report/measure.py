@@ -1,0 +1,154 @@
+"""Every analysis of one network along one trajectory, at a cost that is set beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._results import Result
+from ..analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict
+from ..analysis.memory import MemoryHorizon, TimeConstants
+from ..dynamics.rollout import Trajectory
+from ..losses import Loss
+from ..network import Network
+
+# Multiplications each part may cost: about a second on two cores.
+_CHAIN_COST = 6e10
+_MAP_COST = 2e10
+_SPECTRA_COST = 2e10
+_NORMS_COST = 1e10
+_SVD = 8
+_EIGEN = 25  # multiplications of a Schur decomposition are about this many N^3, of singular values _SVD N^3
+
+MAX_LAG = 600
+REFERENCE_STEPS = 64
+CHAIN_MAX_LAG = 300
+CHAIN_STEPS = 6
+CHAIN_LAGS = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300)
+MAP_SIZE = 300
+JACOBIANS = 4
+
+
+@dataclass(frozen=True)
+class Settings(Result):
+    """What was looked at.
+
+    Attributes
+    ----------
+    max_lag, wanted : int
+        Largest lag; the lag that the verdict is about.
+    times, chain_times, jacobian_times : ndarray
+        Reference steps of the gradient, of Phi and of the spectra.
+    chain_lags : ndarray
+        Lags at which Phi was decomposed.
+    map_first, map_last : int
+        Part of the record in the heat map.
+    """
+
+    max_lag: int
+    wanted: int
+    times: NDArray[np.int64]
+    chain_times: NDArray[np.int64]
+    chain_lags: NDArray[np.int64]
+    jacobian_times: NDArray[np.int64]
+    map_first: int
+    map_last: int
+
+
+@dataclass(frozen=True)
+class Measured(Result):
+    """The analyses of one network.
+
+    ``weights`` or ``jacobians`` is None where the matrix is too large to decompose; a user's system has neither
+    ``weights`` nor ``saturation``.
+    """
+
+    settings: Settings
+    growth: growth.GrowthByLag
+    map: reach.GradientMap
+    weights: spectra.Spectrum | None
+    jacobians: spectra.Spectrum | None
+    singular_values: products.SingularValues
+    saturation: saturation.Saturation | None
+    memory: MemoryHorizon
+    constants: TimeConstants
+    verdict: verdict.Verdict
+
+
+def choose(traj: Trajectory, loss: Loss, *, wanted: int | None = None, max_lag: int | None = None) -> Settings:
+    """Reference steps and lags such that the whole takes seconds, whatever the size of the network."""
+    net, T, B = traj.net, traj.T, traj.B
+    n, N, matrices = net.n, net.N, _matrices(net)
+    # beyond three quarters of a short record too few reference steps are left to speak of a median
+    max_lag = min(MAX_LAG, max(3 * T // 4, 1)) if max_lag is None else min(max_lag, T)
+    first = max(1, min(max_lag, T // 2))
+    times = reach.steps_with_loss(traj, loss, first, REFERENCE_STEPS)
+    limit = int(min(max_lag, times[-1]))
+    wanted = min(verdict.WANTED, first, limit) if wanted is None else min(wanted, limit)
+    step_cost = B * 2.0 * N * matrices * n * n  # of one more factor of Phi
+    chain_lag = int(np.clip(_CHAIN_COST // step_cost, 1, min(limit, CHAIN_MAX_LAG)))
+    chain_steps = int(np.clip(_CHAIN_COST // (chain_lag * step_cost), 1, CHAIN_STEPS))
+    size = int(np.clip(np.sqrt(_MAP_COST / (2.0 * matrices * n * n)), 20, min(MAP_SIZE, T)))
+    count = int(np.clip(_SPECTRA_COST // (_EIGEN * N**3), 0, JACOBIANS))
+    ends = products.spaced(max(chain_lag, first), T, chain_steps)
+    return Settings(
+        max_lag=max_lag,
+        wanted=wanted,
+        times=times,
+        chain_times=ends,
+        chain_lags=np.unique([lag for lag in (*CHAIN_LAGS, wanted, chain_lag) if lag <= chain_lag]),
+        jacobian_times=products.spaced(max(T // 4, 1), T, count) if count else np.zeros(0, np.int64),
+        map_first=T - size,
+        map_last=T,
+    )
+
+
+def measure(
+    traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any] = lambda share: None
+) -> Measured:
+    """Run the analyses; ``tick`` hears the share that is done."""
+    with products.one_blas_thread():
+        return _measure(traj, loss, settings, tick)
+
+
+def _matrices(net: Any) -> int:
+    """Products with an n x n matrix in one step."""
+    return net.cell.recurrent + len(net.cell.gates2) if isinstance(net, Network) else 1
+
+
+def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any]) -> Measured:
+    net = traj.net
+    limits = bounds.step_bounds(traj)
+    tick(0.1)
+    gradient = reach.gradient_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
+    tick(0.25)
+    chain = products.singular_values(traj, times=settings.chain_times, lags=settings.chain_lags)
+    tick(0.6)
+    heat = reach.gradient_map(traj, loss, first=settings.map_first, last=settings.map_last)
+    tick(0.8)
+    small = isinstance(net, Network) and _EIGEN * net.n**3 * _matrices(net) <= _SPECTRA_COST
+    weights = spectra.weight_spectrum(net) if small else None
+    local = spectra.jacobian_spectrum(traj, times=settings.jacobian_times) if settings.jacobian_times.size else None
+    tick(0.9)
+    flat = saturation.saturation(traj) if isinstance(net, Network) else None
+    norms = bounds.step_norms(traj)[0] if _SVD * traj.T * traj.B * net.N**3 <= _NORMS_COST else None
+    horizon = memory.horizon(gradient, verdict.LOST)
+    constants = memory.time_constants(traj, reach=gradient, chain=chain)
+    judged = verdict.verdict(traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat)
+    tick(1.0)
+    return Measured(
+        settings=settings,
+        growth=growth.growth_by_lag(gradient, chain, limits, constants, horizon, norms),
+        map=heat,
+        weights=weights,
+        jacobians=local,
+        singular_values=chain,
+        saturation=flat,
+        memory=horizon,
+        constants=constants,
+        verdict=judged,
+    )

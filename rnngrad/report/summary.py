@@ -1,0 +1,175 @@
+"""The numbers of a page: what report.json holds and the text is filled from."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from .._results import plain
+from ..analysis.saturation import Saturation
+from ..analysis.spectra import Spectrum
+from ..analysis.words import factor
+from ..dynamics.rollout import Trajectory
+from ..network import Network
+from .measure import Measured
+
+#: How the page calls a cell.
+NAMES = {
+    "vanilla": "vanilla RNN",
+    "linear": "linear RNN",
+    "vanilla_s": "vanilla RNN in s-form",
+    "continuous": "continuous-time RNN",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "gru_reset_before": "GRU with the reset before the product",
+    "gru_delayed": "GRU with delayed gates",
+    "gated_unit": "simplified gated unit",
+    "mgu": "minimal gated unit",
+    "mrnn": "multiplicative RNN",
+    "system": "dynamical system",
+}
+_COLUMNS = (
+    *("gradient_median", "gradient_low", "gradient_high", "chain_median"),
+    *("a_priori", "factored", "product", "eigen_rate", "leak"),
+)
+_TABLE_LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 600)
+
+
+def network(net: Any) -> dict[str, Any]:
+    """What a network is."""
+    if not isinstance(net, Network):
+        return {
+            "cell": "system",
+            "activation": None,
+            "units": net.n,
+            "inputs": net.m,
+            "outputs": net.p,
+            "readout": False,
+            "state": net.N,
+            "parameters": int(net.params.size),
+            "dtype": net.dtype.name,
+        }
+    return {
+        "cell": net.cell.name,
+        "activation": net.activation,
+        "units": net.n,
+        "inputs": net.m,
+        "outputs": net.p,
+        "readout": net.V is not None,
+        "state": net.N,
+        "parameters": sum(int(value.size) for value in net.parameters.values()),
+        "dtype": net.dtype.name,
+    }
+
+
+def measured(m: Measured, traj: Trajectory, record: tuple[int, int]) -> dict[str, Any]:
+    """Every number of one network's part of the page. ``record`` is the (T, B) that was given."""
+    s = m.settings
+    lags = sorted({lag for lag in (*_TABLE_LAGS, s.wanted) if lag <= s.max_lag and m.growth.count[lag] > 0})
+    table = [m.growth.at(lag) for lag in lags]
+    columns = [name for name in _COLUMNS if not all(np.isnan(row[name]) for row in table)]
+    values = {
+        "network": network(traj.net),
+        "steps": traj.T,
+        "samples": traj.B,
+        "steps_given": record[0],
+        "samples_given": record[1],
+        "settings": {
+            "wanted": s.wanted,
+            "max_lag": s.max_lag,
+            "reference_steps": len(s.times),
+            "first_reference": s.times[0],
+            "last_reference": s.times[-1],
+            "chain_max_lag": s.chain_lags[-1],
+            "chain_lags": s.chain_lags,
+            "chain_times": s.chain_times,
+            "jacobian_times": s.jacobian_times,
+            "map_first": s.map_first,
+            "map_last": s.map_last,
+        },
+        "verdict": m.verdict.to_dict(),
+        "horizon": {
+            "eps": m.memory.eps,
+            "median": m.memory.median,
+            "quartiles": m.memory.quartiles,
+            "longest": m.memory.longest,
+            "censored_share": float(np.mean(m.memory.censored)),
+        },
+        "time_constants": _constants(m),
+        "table": table,
+        "columns": columns,
+        "chain_against_loss": chain_against_loss(m),
+        "saturation": _saturation(m.saturation),
+        "spectra": [*_spectrum(m.weights), *_spectrum(m.jacobians)],
+    }
+    return plain(values)
+
+
+def versions() -> dict[str, str]:
+    """What computed the numbers."""
+    import matplotlib
+    import numba
+    import scipy
+
+    return {
+        "rnngrad": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+        "matplotlib": matplotlib.__version__,
+    }
+
+
+def chain_against_loss(m: Measured) -> dict[str, Any]:
+    """Whether ||Phi|| and the gradient of the loss tell the same story, at the longest lag they share."""
+    at = int(m.growth.chain_lags[m.growth.chain_lags <= m.settings.max_lag][-1])
+    gradient, chain = m.growth.gradient[1, at], m.growth.chain[1, -1]
+    gap = float(chain - gradient)
+    text = f"At lag {at} the median norm of the chain Φ is {factor(chain)}, the median gradient of the loss "
+    text += factor(gradient)
+    if gap > np.log(10):
+        text += (
+            f", smaller by {factor(gap)}: some direction of the state carries further than this loss can see. A loss "
+            "that looked along it would reach further back."
+        )
+    elif gap < -np.log(10):
+        text += ": the reference steps of the two differ, and with them the medians."
+    else:
+        text += ": they tell the same story; the loss sees the directions that last."
+    return {"lag": at, "log_chain": float(chain), "log_gradient": float(gradient), "log_gap": gap, "text": text}
+
+
+def _constants(m: Measured) -> dict[str, Any]:
+    tau = m.constants.leak_tau
+    return {
+        "chain_rate": m.constants.chain_rate,
+        "chain_tau": m.constants.chain_tau,
+        "gradient_rate": m.constants.gradient_rate,
+        "gradient_tau": m.constants.gradient_tau,
+        "state": m.constants.state,
+        "leak_tau_median": np.median(tau) if tau.size else None,
+        "leak_tau_longest": tau.max() if tau.size else None,
+    }
+
+
+def _saturation(flat: Saturation | None) -> list[dict[str, Any]]:
+    """Means over the units."""
+    if flat is None:
+        return []
+    keys = ("low", "high", "mean", "slope")
+    return [
+        {"name": name, "kind": kind, **{key: getattr(flat, key)[i].mean() for key in keys}}
+        for i, (name, kind) in enumerate(zip(flat.names, flat.kinds, strict=True))
+    ]
+
+
+def _spectrum(spectrum: Spectrum | None) -> list[dict[str, Any]]:
+    if spectrum is None:
+        return []
+    keys = ("radius", "sigma_max", "henrici", "abscissa", "circular_radius")
+    labels = enumerate(spectrum.labels)
+    return [{"label": label, **{key: getattr(spectrum, key)[i] for key in keys}} for i, label in labels]
