@@ -32,6 +32,10 @@ _NAMES = {
     "linear_recurrence": "analysis.linear",
     "memory_horizon": "analysis.memory",
     "saturation": "analysis.saturation",
+    "time_constants": "analysis.memory",
+    "gradient_reach": "analysis.reach",
+    "gradient_map": "analysis.reach",
+    "singular_values": "analysis.products",
     "weight_spectrum": "analysis.spectra",
     "jacobian_spectrum": "analysis.spectra",
     "verdict": "analysis.verdict",
@@ -53,7 +57,9 @@ if TYPE_CHECKING:
     from . import losses
     from .analysis.bounds import growth_bounds
     from .analysis.linear import linear_recurrence
-    from .analysis.memory import memory_horizon
+    from .analysis.memory import memory_horizon, time_constants
+    from .analysis.products import singular_values
+    from .analysis.reach import gradient_map, gradient_reach
     from .analysis.saturation import saturation
     from .analysis.spectra import jacobian_spectrum, weight_spectrum
     from .analysis.verdict import verdict

@@ -24,8 +24,7 @@ _FLAGS = {"error_model": "numpy"}
 _PACKAGE = Path(__file__).parent
 
 
-@functools.cache
-def source_digest() -> str:
+def _digest() -> str:
     """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
     sources = [_PACKAGE / name for name in ("_jit.py", "_gemm.py", "_math.py")]
@@ -37,12 +36,16 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+#: Taken at import: read any later, it could name sources that this process did not import.
+SOURCE_DIGEST = _digest()
+
+
 @functools.cache
 def cache_folder() -> Path:
     """Folder of the compiled kernels; ``RNNGRAD_CACHE_DIR`` overrides the user's cache folder."""
     own = os.environ.get("RNNGRAD_CACHE_DIR")
     users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnngrad"
-    return (Path(own) if own else users) / source_digest()
+    return (Path(own) if own else users) / SOURCE_DIGEST
 
 
 class _DigestLocator(_CacheLocator):
@@ -56,7 +59,7 @@ class _DigestLocator(_CacheLocator):
         return str(cache_folder())
 
     def get_source_stamp(self):
-        return source_digest()
+        return SOURCE_DIGEST
 
     def get_disambiguator(self):
         return self._key

@@ -177,4 +177,7 @@ def phi_slope(kind, x):
 if config.DISABLE_JIT:  # interpreted kernels: Python floats have no bit view, and speed is of no concern
 
     def _split(y):
-        return type(y)(1.0), type(y)(math.expm1(y))
+        if y != y:
+            return y, y
+        k = round(float(y) / math.log(2.0))
+        return type(y)(2.0**k), type(y)(math.expm1(float(y) - k * math.log(2.0)))

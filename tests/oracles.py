@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 # ---------------------------------------------------------------- cells and rollout
 
+
 def _softplus(z):
     """log(1 + exp(z)), any shape."""
     # torch.nn.functional.softplus turns linear above 20, an error of 2e-9; this one is exact.
@@ -134,6 +135,7 @@ def rollout(cell, params, x, s0, lengths=None, activation=None, alpha=None):
 
 # ---------------------------------------------------------------- losses
 
+
 def _loss(terms, target, weights, reduction):
     """loss_fn(y, active): y (T,B,p) tensor and active (T,B) bool to a scalar tensor.
 
@@ -188,6 +190,7 @@ def cross_entropy(target, weights=None, reduction="sum"):
 
 # ---------------------------------------------------------------- gradients
 
+
 def loss_value(cell, params, x, s0, loss_fn, lengths=None, activation=None, alpha=None):
     """Scalar tensor L, differentiable (any order) in whichever arguments are tensors."""
     s = states(cell, params, x, s0, lengths, activation, alpha)
@@ -211,7 +214,7 @@ def bptt(cell, params, x, s0, loss_fn, lengths=None, activation=None, alpha=None
     # None is torch's word for "no path to the loss", e.g. dL/ds_T where step T carries no weight.
     found = [np.zeros(a.shape) if g is None else g.numpy() for a, g in zip(wanted, found)]
     grads = dict(zip([*leaves, "x"], found))
-    grads["s"] = np.stack(found[len(leaves) + 1:])
+    grads["s"] = np.stack(found[len(leaves) + 1 :])
     return {"loss": float(loss.detach()), **grads, "s0": grads["s"][0].copy()}
 
 
@@ -261,6 +264,7 @@ def vjp(cell, params, x, s0, v, t, k, lengths=None, activation=None, alpha=None)
 
 
 # ---------------------------------------------------------------- PyTorch modules
+
 
 def to_torch_module(cell, params, activation=None, recurrent_bias_share=0.0):
     """torch.nn.RNN / LSTM / GRU (1 layer, float64) that computes what "vanilla"/"lstm"/"gru" does.

@@ -9,6 +9,7 @@ import numpy as np
 
 # ---------------------------------------------------------------- activations
 
+
 def tanh(z):
     """Hyperbolic tangent of z (any shape)."""
     return np.tanh(z)
@@ -50,6 +51,7 @@ ACTIVATIONS = {
 
 # ---------------------------------------------------------------- one step of one sample
 # Each takes (P, s, x, phi, alpha), P the dict of params, s (S,n), x (m,), and gives s' (S,n).
+
 
 def _vanilla(P, s, x, phi, alpha):
     h = s[0]
@@ -132,8 +134,17 @@ def _linear(P, s, x, phi, alpha):
 
 # ---------------------------------------------------------------- table of cells
 
-def _cell(advance, state, gates, biases=None, gates2=0, default_activation="tanh",
-          output_is_activated=False, needs_alpha=False):
+
+def _cell(
+    advance,
+    state,
+    gates,
+    biases=None,
+    gates2=0,
+    default_activation="tanh",
+    output_is_activated=False,
+    needs_alpha=False,
+):
     """One row of CELLS; `gates`, `biases`, `gates2` are the lengths of the gate axes."""
     biases = gates if biases is None else biases
 
@@ -164,8 +175,7 @@ CELLS = {
     "lstm": _cell(_lstm, ("h", "c"), 4),
     "gru": _cell(_gru, ("h",), 3, biases=4),
     "gru_reset_before": _cell(_gru_reset_before, ("h",), 2, gates2=1),
-    "gru_delayed": _cell(_gru_delayed, ("h", "u", "r"), 1, gates2=2,
-                         default_activation="logistic"),
+    "gru_delayed": _cell(_gru_delayed, ("h", "u", "r"), 1, gates2=2, default_activation="logistic"),
     "gated_unit": _cell(_gated_unit, ("h", "u"), 1, gates2=1),
     "mgu": _cell(_mgu, ("h",), 1, gates2=1),
     "mrnn": _cell(_mrnn, ("h",), 1, biases=0, gates2=1),
@@ -191,6 +201,7 @@ def random_params(cell, n, m, p=0, rng=None, scale=1.0):
 
 
 # ---------------------------------------------------------------- what tests call
+
 
 def _activation(cell, activation):
     """The function named `activation`, or the cell's default for None."""

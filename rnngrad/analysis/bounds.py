@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._blas import one_blas_thread
 from .._math import LIPSCHITZ
 from .._results import Result
 from ..dynamics.chain import JacobianChain
 from ..dynamics.jacobian import FactoredJacobians, jacobians, local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..network import Network
-from .products import one_blas_thread, products, spaced, steps
+from .products import products, spaced, steps
 
 _COST = 2e10  # multiplications that the reference times may cost unasked: a second or two
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._blas import one_blas_thread
 from .._results import Result
 from ..dynamics.chain import JacobianChain, ScaledMatrices
 from ..dynamics.rollout import Trajectory
 
-_LN2 = np.log(2.0)
 _PIECE = 16  # steps whose products are held at once
 
 
@@ -75,7 +74,7 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
     with one_blas_thread():
         for r, t in enumerate(times):
             for i, product in enumerate(products(chain, int(t), lags[lags <= t])):
-                out[:, r, i] = log_singular_values(product)
+                out[:, r, i] = product.log_singular_values()
     return SingularValues(times, lags, out)
 
 
@@ -92,25 +91,6 @@ def products(chain: JacobianChain, t: int, lags: Sequence[int] | NDArray) -> Ite
             out, exponents = chain.jacobians.adjoint(rows, exponent, sample, at, count)
             rows, exponent, at = out[0], exponents[0], at - count  # the earliest step comes first
         yield ScaledMatrices(rows.reshape(B, N, N), exponent.reshape(B, N), -2)
-
-
-def log_singular_values(product: ScaledMatrices) -> NDArray[np.float64]:
-    """Natural logarithms of the singular values of each matrix, descending, (B, N); NaN below the rounding."""
-    matrix, top = product.common()
-    values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
-    floor = matrix.shape[-1] * np.finfo(matrix.dtype).eps * values[:, :1]
-    with np.errstate(divide="ignore"):
-        logs = np.log(values) + top[:, None] * _LN2
-    return np.where((values < floor) & (values[:, :1] > 0), np.nan, logs)
-
-
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """One BLAS thread for many small decompositions: several wait for one another, for seconds on a busy machine."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:  # an optional package: only time is lost
-        return nullcontext()
-    return threadpool_limits(1, user_api="blas")
 
 
 def log_spaced(last: int, count: int) -> NDArray[np.int64]:

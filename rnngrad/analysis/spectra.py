@@ -14,11 +14,12 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from .._blas import one_blas_thread
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..network import Network
-from .products import one_blas_thread, spaced, steps
+from .products import spaced, steps
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._blas import one_blas_thread
 from .jacobian import local_jacobians
 from .rollout import Trajectory
 
@@ -62,11 +63,25 @@ class ScaledMatrices:
         """Natural logarithm of the norm of every matrix; -inf for a zero matrix."""
         matrix, top = self.common()
         if ord == 2:
-            norm = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[..., 0]
+            norm = _singular_values(matrix)[..., 0]
         else:
             norm = np.linalg.norm(matrix.astype(np.float64), axis=(-2, -1))
         with np.errstate(divide="ignore"):
             return np.log(norm) + top * _LN2
+
+    def log_singular_values(self) -> NDArray[np.float64]:
+        """Natural logarithms of the singular values, descending, (..., N); NaN below the rounding of the largest."""
+        matrix, top = self.common()
+        values = _singular_values(matrix)
+        floor = matrix.shape[-1] * np.finfo(matrix.dtype).eps * values[..., :1]
+        with np.errstate(divide="ignore"):
+            logs = np.log(values) + top[..., None] * _LN2
+        return np.where((values < floor) & (values[..., :1] > 0), np.nan, logs)
+
+
+def _singular_values(matrix: NDArray) -> NDArray[np.float64]:
+    with one_blas_thread():
+        return np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
 
 
 class JacobianChain:
@@ -155,12 +170,7 @@ class JacobianChain:
         zero matrix read -inf.
         """
         t, k = _checks.pair(t, k, self.T)
-        matrix, top = self._last(t, k).common()
-        values = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
-        floor = self.N * np.finfo(matrix.dtype).eps * values[:, :1]
-        with np.errstate(divide="ignore"):
-            logs = np.log(values) + top[:, None] * _LN2
-        return np.where((values < floor) & (values[:, :1] > 0), np.nan, logs)
+        return self._last(t, k).log_singular_values()
 
     # -- how ---------------------------------------------------------------------------------------------------
 

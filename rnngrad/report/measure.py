@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._blas import one_blas_thread
 from .._results import Result
 from ..analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict
 from ..analysis.memory import MemoryHorizon, TimeConstants
@@ -111,7 +112,7 @@ def measure(
     traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any] = lambda share: None
 ) -> Measured:
     """Run the analyses; ``tick`` hears the share that is done."""
-    with products.one_blas_thread():
+    with one_blas_thread():
         return _measure(traj, loss, settings, tick)
 
 
