@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,12 +172,14 @@ def _run(compiled, args, count, threads):
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
 
 
 def _pool() -> ThreadPoolExecutor:
     """The worker threads of this process (a forked child makes its own)."""
     pid = os.getpid()
-    if pid not in _pools:
-        _pools.clear()
-        _pools[pid] = ThreadPoolExecutor(max(num_threads() - 1, 1), thread_name_prefix="rnngrad")
-    return _pools[pid]
+    with _pools_lock:
+        if pid not in _pools:
+            _pools.clear()
+            _pools[pid] = ThreadPoolExecutor(max(num_threads() - 1, 1), thread_name_prefix="rnngrad")
+        return _pools[pid]

@@ -55,7 +55,8 @@ class FactoredJacobians:
             by_state |= np.eye(S, dtype=np.uint8)
         by_gate = np.array(cell.update_by_gate, dtype=np.uint8).reshape(S, -1)
         by_gate2 = np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1)
-        return by_state, by_gate, by_gate2
+        inner = (np.array(cell.inner_by_state, dtype=np.uint8), np.array(cell.inner_by_gate, dtype=np.uint8))
+        return by_state, by_gate, by_gate2, *inner, np.ones(S, dtype=np.uint8)
 
     def flattened(self) -> FactoredJacobians:
         """The same with time and batch as one axis: (1, T B, ...), so that rows can be at different times."""

@@ -15,7 +15,7 @@ ROWS = 64  # rows of one task: enough for a matrix product, few enough for the c
 
 
 @inner
-def _contract(out, y, partial, mask, sample, b0):
+def _contract(out, y, partial, mask, sample):
     """out[r, p, n] = sum_s y[r, s, n] partial[b, s, p, n] over the structural non-zeros; 0 where a column has none."""
     rows, S, n = y.shape
     for p in range(out.shape[1]):
@@ -23,7 +23,7 @@ def _contract(out, y, partial, mask, sample, b0):
         for s in range(S):
             if mask[s, p]:
                 for r in range(rows):
-                    b = sample[b0 + r]
+                    b = sample[r]
                     if fresh:
                         for i in range(n):
                             out[r, p, i] = y[r, s, i] * partial[b, s, p, i]
@@ -38,45 +38,53 @@ def _contract(out, y, partial, mask, sample, b0):
 
 
 @inner
-def _spread(out, q, partial, columns, sample, b0):
-    """out[r, p, n] += q[r, n] partial[b, p, n] for the first ``columns`` p."""
+def _spread(out, q, partial, mask, sample):
+    """out[r, p, n] += q[r, n] partial[b, p, n] over the structural non-zeros p that out has."""
     rows, n = q.shape
     for r in range(rows):
-        b = sample[b0 + r]
-        for p in range(columns):
-            for i in range(n):
-                out[r, p, i] += q[r, i] * partial[b, p, i]
+        b = sample[r]
+        for p in range(out.shape[1]):
+            if mask[p]:
+                for i in range(n):
+                    out[r, p, i] += q[r, i] * partial[b, p, i]
 
 
 @inner
-def adjoint_step(y, new, z, z2, dq, b0, sample, us, ua, ua2, qs, qa, es, W, W2, by_s, by_a, by_a2, emits_state):
-    """new[r] = y[r] J of the sample of row r; z[rows, G, n], z2, dq are scratch."""
+def adjoint_step(y, new, scratch, sample, t, factors, weights, masks, emits_state):
+    """new[r] = y[r] J_t of the sample of row r.
+
+    scratch = (z[rows, G, n], z2[rows, P2, n], dq[rows, n]); sample[r] is the row's place in the batch axis of the
+    factored Jacobians; weights = (W, W2) packed; masks are the structural non-zeros, in the order of ``factors``.
+    """
+    update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
+    by_s, by_a, by_a2, in_s, in_a, by_e = masks
+    z, z2, dq = scratch
+    W, W2 = weights
     rows, S, n = y.shape
     G, P2 = z.shape[1], z2.shape[1]
-    _contract(z, y, ua, by_a, sample, b0)
+    _contract(z, y, update_a[t], by_a, sample)
     if S == 1 and P2 == 0 and emits_state and not by_s[0, 0]:  # nothing to add to: J = update_a W
         packed_product(rows, G * n, z, G * n, 1, W, n, new, n)
         return
-    _contract(new, y, us, by_s, sample, b0)
+    _contract(new, y, update_s[t], by_s, sample)
     if P2 > 0:
-        _contract(z2, y, ua2, by_a2, sample, b0)
+        _contract(z2, y, update_a2[t], by_a2, sample)
         packed_product(rows, P2 * n, z2, P2 * n, 1, W2, n, dq, n)
-        _spread(z, dq, qa, G, sample, b0)
-        _spread(new, dq, qs, S, sample, b0)
+        _spread(z, dq, inner_a[t], in_a, sample)
+        _spread(new, dq, inner_s[t], in_s, sample)
     if emits_state:
         add_packed_product(rows, G * n, z, G * n, 1, W, n, new, S * n)
     else:
         packed_product(rows, G * n, z, G * n, 1, W, n, dq, n)
-        _spread(new, dq, es, S, sample, b0)
+        _spread(new, dq, emit_s[t], by_e, sample)
 
 
 @kernel("adjoint_chain", tasks=lambda out, *rest: -(-out.shape[1] // ROWS))
 def _adjoint_chain(
-    start, stop, out, exponents, y, exponent, sample, t_from, us, ua, ua2, qs, qa, es, W, W2, by_s, by_a, by_a2,
-    G, emits_state,
-):  # fmt: skip
+    start, stop, out, exponents, y, exponent, sample, t_from, factors, weights, masks, gates, emits_state
+):
     steps, R, S, n = out.shape
-    P2 = ua2.shape[3]
+    G, P2 = gates
     z = np.empty((ROWS, G, n), y.dtype)
     z2 = np.empty((ROWS, P2, n), y.dtype)
     dq = np.empty((ROWS, n), y.dtype)
@@ -87,13 +95,10 @@ def _adjoint_chain(
         rows = r1 - r0
         current = y[r0:r1]
         count[:rows] = exponent[r0:r1]
+        scratch = (z[:rows], z2[:rows], dq[:rows])
         for d in range(steps):
-            t = t_from - 1 - d
             new = out[steps - 1 - d, r0:r1]
-            adjoint_step(
-                current, new, z[:rows], z2[:rows], dq[:rows], r0, sample, us[t], ua[t], ua2[t], qs[t], qa[t], es[t],
-                W, W2, by_s, by_a, by_a2, emits_state,
-            )  # fmt: skip
+            adjoint_step(current, new, scratch, sample[r0:r1], t_from - 1 - d, factors, weights, masks, emits_state)
             for r in range(rows):
                 count[r] += rescale(new, r * S * n, S * n)
                 exponents[steps - 1 - d, r0 + r] = count[r]
@@ -105,7 +110,5 @@ def adjoint_chain(out, exponents, y, exponent, sample, t_from, factors, W, W2, m
 
     So out is in the order of time. sample[R] is each row's place in the batch axis of the factored Jacobians.
     """
-    _adjoint_chain(
-        out, exponents, y, exponent, sample, t_from, *factors, pack(W), pack(W2), *masks, len(W),
-        emits_state,
-    )  # fmt: skip
+    weights, gates = (pack(W), pack(W2)), (len(W), len(W2))
+    _adjoint_chain(out, exponents, y, exponent, sample, t_from, factors, weights, masks, gates, emits_state)

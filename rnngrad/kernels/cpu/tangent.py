@@ -13,26 +13,31 @@ from .scaling import rescale
 
 
 @inner
-def _gather(out, v, partial, sample, b0):
-    """out[r, n] = sum_s v[r, s, n] partial[b, s, n]."""
+def _gather(out, v, partial, mask, sample):
+    """out[r, n] += sum_s v[r, s, n] partial[b, s, n] over the structural non-zeros."""
     rows, S, n = v.shape
     for r in range(rows):
-        b = sample[b0 + r]
+        b = sample[r]
         for s in range(S):
-            if s == 0:
-                for i in range(n):
-                    out[r, i] = v[r, s, i] * partial[b, s, i]
-            else:
+            if mask[s]:
                 for i in range(n):
                     out[r, i] += v[r, s, i] * partial[b, s, i]
 
 
 @inner
-def _add_columns(out, v, partial, mask, sample, b0):
+def _clear(out):
+    """out[r, n] = 0."""
+    for r in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            out[r, i] = 0
+
+
+@inner
+def _add_columns(out, v, partial, mask, sample):
     """out[r, s, n] += sum_p partial[b, s, p, n] v[r, p, n] over the structural non-zeros."""
     rows, P, n = v.shape
     for r in range(rows):
-        b = sample[b0 + r]
+        b = sample[r]
         for s in range(out.shape[1]):
             for p in range(P):
                 if mask[s, p]:
@@ -41,39 +46,42 @@ def _add_columns(out, v, partial, mask, sample, b0):
 
 
 @inner
-def tangent_step(v, new, e, z, z2, q, b0, sample, us, ua, ua2, qs, qa, es, W, W2, by_s, by_a, by_a2, G, emits_state):
-    """new[r] = J v[r] + partials times the changes that z, z2 hold on entry (zero where there are none)."""
+def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_state, G):
+    """new[r] = J_t v[r] + partials times the changes that z, z2 hold on entry (zero where there are none).
+
+    scratch = (z[rows, P, n], z2[rows, P2, n], e[rows, n], q[rows, n]); the rest as for ``adjoint_step``.
+    """
+    update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
+    by_s, by_a, by_a2, in_s, in_a, by_e = masks
+    z, z2, e, q = scratch
+    W, W2 = weights
     rows, S, n = v.shape
     P, P2 = z.shape[1], z2.shape[1]
     if emits_state:
         add_packed_product(rows, n, v, S * n, 1, W, G * n, z, P * n)
     else:
-        _gather(e, v, es, sample, b0)
+        _clear(e)
+        _gather(e, v, emit_s[t], by_e, sample)
         add_packed_product(rows, n, e, n, 1, W, G * n, z, P * n)
     if P2 > 0:
-        _gather(q, v, qs, sample, b0)
-        for r in range(rows):
-            b = sample[b0 + r]
-            for p in range(P):
-                for i in range(n):
-                    q[r, i] += z[r, p, i] * qa[b, p, i]
+        _clear(q)
+        _gather(q, v, inner_s[t], in_s, sample)
+        _gather(q, z, inner_a[t], in_a, sample)
         add_packed_product(rows, n, q, n, 1, W2, P2 * n, z2, P2 * n)
     for r in range(rows):
-        for s in range(S):
-            for i in range(n):
-                new[r, s, i] = 0
-    _add_columns(new, v, us, by_s, sample, b0)
-    _add_columns(new, z, ua, by_a, sample, b0)
-    _add_columns(new, z2, ua2, by_a2, sample, b0)
+        _clear(new[r])
+    _add_columns(new, v, update_s[t], by_s, sample)
+    _add_columns(new, z, update_a[t], by_a, sample)
+    _add_columns(new, z2, update_a2[t], by_a2, sample)
 
 
 @kernel("tangent_chain", tasks=lambda out, *rest: -(-out.shape[1] // ROWS))
 def _tangent_chain(
-    start, stop, out, exponents, v, exponent, sample, t_from, dz, dz2, us, ua, ua2, qs, qa, es, W, W2,
-    by_s, by_a, by_a2, G, emits_state,
-):  # fmt: skip
+    start, stop, out, exponents, v, exponent, sample, t_from, changes, factors, weights, masks, emits_state, gates
+):
     steps, R, S, n = out.shape
-    P, P2 = ua.shape[3], ua2.shape[3]
+    P, P2 = factors[1].shape[3], factors[2].shape[3]
+    dz, dz2 = changes
     driven = dz.shape[0] > 0
     z = np.empty((ROWS, P, n), v.dtype)
     z2 = np.empty((ROWS, P2, n), v.dtype)
@@ -86,8 +94,8 @@ def _tangent_chain(
         rows = r1 - r0
         current = v[r0:r1]
         count[:rows] = exponent[r0:r1]
+        scratch = (z[:rows], z2[:rows], e[:rows], q[:rows])
         for d in range(steps):
-            t = t_from + d
             if driven:
                 z[:rows] = dz[d, r0:r1]
                 z2[:rows] = dz2[d, r0:r1]
@@ -95,10 +103,7 @@ def _tangent_chain(
                 z[:rows] = 0
                 z2[:rows] = 0
             new = out[d, r0:r1]
-            tangent_step(
-                current, new, e[:rows], z[:rows], z2[:rows], q[:rows], r0, sample, us[t], ua[t], ua2[t], qs[t],
-                qa[t], es[t], W, W2, by_s, by_a, by_a2, G, emits_state,
-            )  # fmt: skip
+            tangent_step(current, new, scratch, sample[r0:r1], t_from + d, factors, weights, masks, emits_state, gates)
             for r in range(rows):
                 if not driven:
                     count[r] += rescale(new, r * S * n, S * n)
@@ -112,7 +117,5 @@ def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors,
     dz[D, R, P, n], dz2[D, R, P2, n] are changes of the pre-activations at each step, or have D = 0: none. With
     changes given, no exponent is taken out (the caller adds quantities of one scale).
     """
-    _tangent_chain(
-        out, exponents, v, exponent, sample, t_from, dz, dz2, *factors, pack(W, transposed=True),
-        pack(W2, transposed=True), *masks, len(W), emits_state,
-    )  # fmt: skip
+    weights = pack(W, transposed=True), pack(W2, transposed=True)
+    _tangent_chain(out, exponents, v, exponent, sample, t_from, (dz, dz2), factors, weights, masks, emits_state, len(W))
