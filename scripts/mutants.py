@@ -12,6 +12,7 @@ survivors are listed, and the exit status is 1 if fewer than 95 % were killed.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import shutil
@@ -87,7 +88,7 @@ MUTANTS = [
     ("tangent: J of the step before", "kernels/cpu/tangent.py", "sample[r0:r1], t_from + d,", "sample[r0:r1], max(t_from + d - 1, 0),"),
     ("tangent: own state path dropped", "kernels/cpu/tangent.py", "_add_columns(new, v, update_s[t], by_s, sample)", "pass"),
     ("outer: last piece of rows lost", "kernels/cpu/products.py", "end = min(R, r0 + chunk)", "end = min(R - 1, r0 + chunk)"),
-    ("affine: bias dropped", "kernels/cpu/products.py", "out[r, first : first + columns] = bias", "out[r, first : first + columns] = 0 * bias"),
+    ("affine: bias dropped", "kernels/cpu/products.py", "        out[r, first : first + columns] = bias\n", "        out[r, first : first + columns] = 0 * bias\n"),
     ("input_adjoint: overwritten by the last run", "kernels/cpu/products.py", "add_packed_product(rows, depth, da", "packed_product(rows, depth, da"),
     ("column_sums: first row lost", "kernels/cpu/products.py", "for r in range(piece * chunk, min", "for r in range(piece * chunk + 1, min"),
     ("dense_chain: transposed", "kernels/cpu/system.py", "J[i, k] if transposed else J[k, i]", "J[k, i] if transposed else J[i, k]"),
@@ -103,6 +104,15 @@ MUTANTS = [
 ]  # fmt: skip
 
 
+def _code(text: str) -> str:
+    """The code without docstrings and comments."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
+
+
 def run(mutant: tuple[str, str, str, str], tests: list[str], timeout: float) -> dict[str, object]:
     """Kill or survive: the tests on a copy of the package with one replacement."""
     name, file, old, new = mutant
@@ -114,7 +124,10 @@ def run(mutant: tuple[str, str, str, str], tests: list[str], timeout: float) -> 
         text = target.read_text()
         if old not in text:
             raise SystemExit(f"mutant {name!r}: {file} does not hold {old!r}; the list is out of date")
-        target.write_text(text.replace(old, new, 1))
+        changed = text.replace(old, new, 1)
+        if old != new and _code(changed) == _code(text):
+            raise SystemExit(f"mutant {name!r} changes no code")
+        target.write_text(changed)
         environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
         start = time.perf_counter()

@@ -72,7 +72,10 @@ BAD = {
     "s0 (n,) of an LSTM": (rollout(X, np.zeros(4)), r"s0 has shape \(4,\); it must have shape \(3, 2, 4\)"),
     "s0 float32": (rollout(X, S0.astype(F32)), r"s0 has dtype float32; it must be float64"),
     "s0 with a NaN": (rollout(X, spoiled(S0, (2, 1, 3), np.nan)), r"s0 is nan at index \(2, 1, 3\)"),
+    "s0 ragged": (rollout(X, [[1.0], [1.0, 2.0]]), r"^s0 "),
     # lengths, backend
+    "lengths ragged": (rollout(lengths=[[1], [1, 2]]), r"^lengths "),
+    "lengths no numbers": (rollout(lengths="abc"), r"lengths has shape \(\) and dtype <U3; it must be 3 integers"),
     "lengths of 0": (rollout(lengths=[5, 0, 1]), r"lengths\[1\] is 0; it must be in 1…5 \(T = 5 steps\)"),
     "lengths beyond T": (rollout(lengths=[5, 5, 6]), r"lengths\[2\] is 6; it must be in 1…5"),
     "lengths of another count": (rollout(lengths=[5, 5]), r"lengths has shape \(2,\) .*; it must be 3 integers \(B,\)"),
@@ -80,6 +83,7 @@ BAD = {
     "unknown backend": (rollout(backend="tpu"), r"backend is 'tpu'; it must be one of 'auto', 'cpu', 'cuda'"),
     # networks
     "unknown cell": (make("elman"), r"cell is 'elman'; it must be one of vanilla, "),
+    "cell no name": (init(["lstm"], 3, 4), r"^cell is \['lstm'\]; it must be one of"),
     "unknown activation": (make(activation="gelu"), r"activation is 'gelu'; it must be one of 'tanh', 'logistic'"),
     "activation of linear": (init("linear", 3, 4, activation="tanh"), r"activation is 'tanh'; .*one of 'identity'"),
     "no W": (make(changes={"W": None}), r"parameters lack 'W'; they hold \['U', 'V', 'b', 'c'\]"),
@@ -87,6 +91,8 @@ BAD = {
     "V without c": (make(changes={"c": None}), r"missing: \['c'\]"),
     "one too many": (make(changes={"W2": NET.W}), r"not among them: \['W2'\]"),
     "W of two axes": (make(changes={"W": NET.W[0]}), r"W has shape \(4, 4\); it must have shape \(4, n, n\)"),
+    "W ragged": (make(changes={"W": [[1.0], [1.0, 2.0]]}), r"^W "),
+    "U ragged": (make(changes={"U": [[1.0], [1.0, 2.0]]}), r"^U "),
     "W of three gates": (make(changes={"W": NET.W[:3]}), r"W has shape \(3, 4, 4\); it must have shape \(4, 4, 4\)"),
     "W not square": (make(changes={"W": NET.W[:, :, :3]}), r"W has shape \(4, 4, 3\); it must have shape \(4, 4, 4\)"),
     "W of no units": (make(changes={"W": np.zeros((4, 0, 0)), "U": np.zeros((4, 0, 3)), "b": np.zeros((4, 0)),
@@ -111,6 +117,7 @@ BAD = {
     "dt of an LSTM": (init(dt=0.1), r"dt and tau belong to continuous-time networks; cell is 'lstm'"),
     "dt of 0": (init("continuous", 3, 4, dt=0.0), r"dt is 0.0; it must be in \(0"),
     "alpha above 1": (init("continuous", 3, 4, dt=0.5, tau=[1, 0.4, 1, 1]), r"dt/tau is 0.5/0.4 at unit 1; .*\(0, 1\]"),
+    "tau of words": (init("continuous", 3, 4, tau=["a", "b", "c", "d"]), r"^tau "),
     "tau of another n": (init("continuous", 3, 4, tau=[1, 1]), r"tau has shape \(2,\); it must have shape \(4,\)"),
     "replace by another shape": (lambda: NET.replace(W=np.zeros((4, 3, 3))), r"W has shape \(4, 3, 3\); .*\(4, 4, 4\)"),
     "replace what is not there": (lambda: NET.replace(W3=1), r"replace got \['W3'\]; a 'lstm' network has \['W'"),
@@ -127,6 +134,7 @@ BAD = {
     "unknown norm": (chain("log_norm", 2, 1, ord=1), r"ord is 1; it must be one of 2, 'fro'"),
     "unknown norm of all": (chain("log_norms", ord="nuc"), r"ord is 'nuc'; it must be one of 2, 'fro'"),
     "unknown block": (chain("product", 2, 1, block=("h", "u")), r"block is \('h', 'u'\); .* pair .*\('h', 'c'\)"),
+    "block no pair": (chain("product", 2, 1, block=3), r"block is 3; it must be a pair"),
     "block of one": (chain("log_norm", 2, 1, block=("h",)), r"block is \('h',\); it must be a pair"),
     "u of another shape": (chain("vjp", np.zeros((3, 4)), 2, 1), r"u has shape \(3, 4\); it must .* \(3, 2, 4\)"),
     "v of another precision": (chain("jvp", S0.astype(F32), 2, 1), r"v has dtype float32; it must be float64"),
@@ -219,6 +227,16 @@ def test_any_layout_of_the_arrays_gives_the_same(layout, dtype):
             getattr(rg.jacobian_chain(actual), method)(change(vector), 4, 1),
             getattr(rg.jacobian_chain(expected), method)(vector, 4, 1),
         )
+
+
+def test_a_network_does_not_change():
+    net = make_case("vanilla").net
+    with pytest.raises(ValueError, match="read-only"):
+        net.W[0, 0, 0] = 1.0
+    with pytest.raises(AttributeError):
+        net.activation = "relu"
+    with pytest.raises(TypeError):
+        net.parameters["W"] = np.zeros((1, 4, 4))
 
 
 @pytest.mark.parametrize("kind", ["int64", "int8", "bool"])

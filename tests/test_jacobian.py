@@ -230,6 +230,13 @@ def test_product_says_when_it_is_beyond_the_floats():
     np.testing.assert_array_equal(linear_chain(symmetric(0.5), 3000).product(3000, 0), 0)
 
 
+def test_an_adjoint_beyond_the_floats_is_no_silent_infinity():
+    chain, u = linear_chain([[1e10]], 3), np.full((1, 1, 1), 1e300)
+    for action in (chain.vjp, chain.jvp):
+        with pytest.raises(OverflowError, match="float64"):
+            action(u, 1, 0)
+
+
 def test_zero_matrices_have_log_norm_minus_infinity():
     chain = linear_chain([[0.0, 1.0], [0.0, 0.0]], 3)
     np.testing.assert_array_equal(chain.log_norm(1, 0), 0)

@@ -4,10 +4,13 @@ import mpmath
 import numba
 import numpy as np
 import pytest
+from numba.core import config
 
 from rnngrad import _math
 
-VALUE_ULP, SLOPE_ULP = 2.5, 3.5  # what rnngrad._math states
+pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted units take e^x - 1 from the C library")
+
+VALUE_ULP, SLOPE_ULP = 3.0, 5.5  # what rnngrad._math states
 
 #: where a search over millions of points found the largest errors of some function
 HARD = (0.2132744239319913, 0.23464253544807434, 0.43679254000770284, 0.46044468879699707, 0.888647735118866,

@@ -84,6 +84,13 @@ def _singular_values(matrix: NDArray) -> NDArray[np.float64]:
         return np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
 
 
+def scaled(rows: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
+    """Rows (R, ...) as mantissas of magnitude below 1 and an exponent each: one product cannot overflow them."""
+    largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
+    exponent = np.frexp(largest)[1].astype(np.int64)
+    return np.ldexp(rows, -exponent.astype(np.int32).reshape(-1, *[1] * (rows.ndim - 1))), exponent
+
+
 class JacobianChain:
     """Products of local Jacobians along a trajectory; factored, nothing dense until asked.
 
@@ -128,14 +135,14 @@ class JacobianChain:
         """u Phi(t, k) for u (B, S, n) at step t: the adjoint at step k."""
         t, k = _checks.pair(t, k, self.T)
         u = _checks.array("u", u, (self.B, *self._row), self.trajectory.net.dtype)
-        y, e = self._walk(self.jacobians.adjoint, u, t, t - k, -1)
+        y, e = self._walk(self.jacobians.adjoint, *scaled(u), t, t - k, -1)
         return ScaledMatrices(y.reshape(self.B, 1, self.N), e[:, None], -2).dense().reshape(u.shape)
 
     def jvp(self, v: Any, t: int, k: int) -> NDArray:
         """Phi(t, k) v for v (B, S, n) at step k: the tangent at step t."""
         t, k = _checks.pair(t, k, self.T)
         v = _checks.array("v", v, (self.B, *self._row), self.trajectory.net.dtype)
-        y, e = self._walk(self.jacobians.tangent, v, k, t - k, 1)
+        y, e = self._walk(self.jacobians.tangent, *scaled(v), k, t - k, 1)
         return ScaledMatrices(y.reshape(self.B, 1, self.N), e[:, None], -2).dense().reshape(v.shape)
 
     # -- logarithms --------------------------------------------------------------------------------------------
@@ -185,9 +192,9 @@ class JacobianChain:
     def _samples(self, rows: int) -> NDArray[np.int64]:
         return np.repeat(np.arange(self.B), rows // self.B)
 
-    def _walk(self, step: Any, start: NDArray, at: int, count: int, sign: int) -> tuple[NDArray, NDArray]:
+    def _walk(self, step: Any, y: NDArray, e: NDArray, at: int, count: int, sign: int) -> tuple[NDArray, NDArray]:
         """The last of ``count`` steps, in pieces so that only a few intermediate results are kept."""
-        y, e, sample = start, np.zeros(len(start), np.int64), self._samples(len(start))
+        sample = self._samples(len(y))
         while count > 0:
             piece = min(count, 16)
             out, exponents = step(y, e, sample, at, piece)
@@ -197,7 +204,8 @@ class JacobianChain:
         return y, e
 
     def _last(self, t: int, k: int) -> ScaledMatrices:
-        y, e = self._walk(self.jacobians.adjoint, self._identity_rows(), t, t - k, -1)
+        rows = self._identity_rows()
+        y, e = self._walk(self.jacobians.adjoint, rows, np.zeros(len(rows), np.int64), t, t - k, -1)
         return ScaledMatrices(y.reshape(self.B, self.N, self.N), e.reshape(self.B, self.N), -2)
 
     def _scaled_to(self, t: int) -> ScaledMatrices:

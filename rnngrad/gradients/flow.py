@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from ..dynamics.chain import scaled
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
@@ -44,7 +45,7 @@ class GradientFlow:
         y = self.direct[t - 1]
         sample = np.arange(traj.B)
         if t > k:
-            out, exponents = self.jacobians.adjoint(y, np.zeros(traj.B, np.int64), sample, t, t - k)
+            out, exponents = self.jacobians.adjoint(*scaled(y), sample, t, t - k)
             y = np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])
         G = np.zeros((traj.T, *y.shape), y.dtype)
         G[k - 1] = y
@@ -81,8 +82,7 @@ def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
     log_norm = np.full((B, T + 1, T + 1), np.nan)
     log_norm[:, 1:, :] = np.where(np.tri(T, T + 1, k=1, dtype=bool), -np.inf, np.nan)
     live = np.flatnonzero(np.any(direct != 0, axis=(1, 2, 3)))[::-1]  # steps with a loss, latest first
-    rows = direct[live].reshape(-1, *direct.shape[2:])
-    exponent = np.zeros(len(rows), np.int64)
+    rows, exponent = scaled(direct[live].reshape(-1, *direct.shape[2:]))
     sample = np.tile(np.arange(B), len(live))
     for k in range(T, -1, -1):
         started = int(np.count_nonzero(live + 1 >= k)) * B

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from ..dynamics.chain import scaled
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
@@ -88,5 +89,5 @@ def windowed_adjoints(jacobians: Any, direct: NDArray, k1: int, k2: int) -> NDAr
 
 
 def _one_step(flat: Any, rows: NDArray, sample: NDArray) -> NDArray:
-    out, exponents = flat.adjoint(rows, np.zeros(len(rows), np.int64), sample, 1, 1)
+    out, exponents = flat.adjoint(*scaled(rows), sample, 1, 1)
     return np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])
