@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import threading
 import warnings
@@ -155,15 +156,22 @@ def num_threads() -> int:
 
 
 def _run(compiled, args, count, threads):
-    """Call ``compiled(start, stop, *args)`` on consecutive shares of the tasks."""
+    """Call ``compiled(start, stop, *args)`` on consecutive pieces of the tasks, each thread taking the next one."""
     if threads <= 1:
         if count:
             compiled(0, count, *args)
         return
-    cuts = [count * i // threads for i in range(threads + 1)]
-    futures = [_pool().submit(compiled, cuts[i], cuts[i + 1], *args) for i in range(1, threads)]
+    pieces = min(count, _PIECES * threads)  # more than one each, so that a slow thread does not hold up the rest
+    cuts = [count * i // pieces for i in range(pieces + 1)]
+    taken = itertools.count()
+
+    def work():
+        while (i := next(taken)) < pieces:
+            compiled(cuts[i], cuts[i + 1], *args)
+
+    futures = [_pool().submit(work) for _ in range(threads - 1)]
     try:
-        compiled(cuts[0], cuts[1], *args)
+        work()
     finally:
         for future in futures:  # the arrays must not be released while a thread writes them
             future.exception()
@@ -171,6 +179,7 @@ def _run(compiled, args, count, threads):
         future.result()
 
 
+_PIECES = 4
 _pools: dict[int, ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 
