@@ -148,7 +148,7 @@ def _make_walk(vectors, accumulate):
     tall, half, single = (_tile(rows, vectors, accumulate) for rows in (_MR, _MR // 2, 1))
     full, part = _MR, _MR // 2
 
-    @inner
+    @inner(vectors, accumulate)
     def walk(m, k, a, row_step, depth_step, b, b_step, b_panel, width, n, c, ldc):
         for p in range((n + width - 1) // width):
             j = p * width
@@ -170,7 +170,7 @@ def _make_walk(vectors, accumulate):
 def _make_product(accumulate):
     wide, narrow = _make_walk(_VECTORS, accumulate), _make_walk(1, accumulate)
 
-    @inner
+    @inner(accumulate)
     def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         width = panels.shape[2]
         if width * c.itemsize > _VECTOR_BYTES:
@@ -184,7 +184,7 @@ def _make_product(accumulate):
 _wide, _narrow = _make_walk(_VECTORS, True), _make_walk(1, True)
 
 
-@inner
+@inner()
 def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
     """C (m, n) += A (m, k) B (k, n) with B as it lies, rows ldb apart; n must be a multiple of its panel width."""
     width = panel_width(n, c.itemsize)
@@ -201,7 +201,7 @@ packed_product = _make_product(False)
 add_packed_product = _make_product(True)
 
 
-@inner
+@inner()
 def fill_panels(panels, first, last, matrix, transposed):
     """panels[p, k, j] = B[k, p NR + j], p in first … last - 1, 0 past the edge; B = matrix or its transpose."""
     depth, width = panels.shape[1], panels.shape[2]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numba
 from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
 # Python division semantics put a branch in every loop that divides and stop it from vectorising.
 _FLAGS = {"error_model": "numpy"}
@@ -75,8 +75,35 @@ class _KernelCacheImpl(CompileResultCacheImpl):
     _locator_classes = [_DigestLocator]
 
 
+class _KernelFiles(IndexDataCacheFile):
+    """One file per kernel and signature, named by a hash of its key.
+
+    Numba numbers the files and keeps an index of the numbers; two processes that compile at once can leave an index
+    that points to the other's file, that is, to code of another signature.
+    """
+
+    def save(self, key, data):
+        self._save_data(self._name(key), (key, data))
+
+    def load(self, key):
+        try:
+            stored, data = self._load_data(self._name(key))
+        except FileNotFoundError:
+            return None
+        return data if stored == key else None
+
+    def _name(self, key):
+        return self._index_name.removesuffix("nbi") + hashlib.sha256(repr(key).encode()).hexdigest()[:16] + ".nbc"
+
+
 class _KernelCache(FunctionCache):
     _impl_class = _KernelCacheImpl
+
+    def __init__(self, py_func):
+        super().__init__(py_func)
+        self._cache_file = _KernelFiles(
+            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+        )
 
     def _index_key(self, sig, codegen):
         # The key names the kernel and what it closes over; the digest in the folder's name covers the code.
@@ -106,9 +133,29 @@ def unit(function):
     return numba.njit(**_FLAGS, forceinline=True)(function)
 
 
-def inner(function):
-    """Loop nest called by a kernel; one thread, compiled into its caller."""
-    return numba.njit(**_FLAGS, nogil=True)(function)
+def _name_apart(function, key):
+    """Give a closure a name of its own; return the key as text.
+
+    Machine symbols are made of the name, the argument types and a count that each process starts anew. Two closures
+    of one factory, one compiled here and one loaded from the cache of another process, could otherwise share a symbol,
+    and the linker would call the wrong one.
+    """
+    text = "-".join(str(part) for part in key)
+    function.__qualname__ += f"[{text}]"
+    return text
+
+
+def inner(*key):
+    """Decorate a loop nest called by a kernel: one thread, compiled into its caller.
+
+    ``key`` says what a closure holds, as for :func:`kernel`; none for a function of a module.
+    """
+
+    def decorate(function):
+        _name_apart(function, key)
+        return numba.njit(**_FLAGS, nogil=True)(function)
+
+    return decorate
 
 
 def kernel(*key, tasks, cached=True):
@@ -122,7 +169,7 @@ def kernel(*key, tasks, cached=True):
     """
 
     def decorate(function):
-        function.__rnngrad_key__ = "-".join(str(part) for part in key)
+        function.__rnngrad_key__ = _name_apart(function, key)
         compiled = function
         if not config.DISABLE_JIT:
             compiled = numba.njit(**_FLAGS, nogil=True)(function)

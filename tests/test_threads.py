@@ -141,7 +141,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     first = run_cells(["vanilla"], tmp_path)
     assert Path(first["folder"]).parent == tmp_path
     kept = files(first["folder"])
-    assert {"nbi", "nbc"} == {name.rsplit(".", 1)[1] for name in kept}
+    assert {"nbc"} == {name.rsplit(".", 1)[1] for name in kept}
     second = run_cells(["vanilla"], tmp_path)
     assert second == first
     assert files(first["folder"]) == kept

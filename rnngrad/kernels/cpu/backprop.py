@@ -26,7 +26,7 @@ def backprop(cell, phi):
     inner_vjp = unit.inner_vjp if two_stage else None
     output_vjp = None if outputs_state else unit.output_vjp
 
-    @inner
+    @inner(cell.name, phi)
     def add_output(gs, gh, s, k):
         # gs[b, S, n] += dh/ds^T gh
         for b in range(gh.shape[0]):
@@ -39,7 +39,7 @@ def backprop(cell, phi):
                     for r in range(S):
                         gs[b, r, i] += d[r]
 
-    @inner
+    @inner(cell.name, phi)
     def update_rows(g_new, da, da2, g, s, a, a2, k, t, lengths):
         # through update: g[b, S, n] -> g_new (by way of ds'/ds), da[b, P, n], da2[b, P2, n]
         n = s.shape[2]
@@ -61,7 +61,7 @@ def backprop(cell, phi):
             copy_rows(da[b], row, S)
             copy_rows(da2[b], row, S + P)
 
-    @inner
+    @inner(cell.name, phi)
     def inner_rows(g_new, da, dq, s, a, k):
         for b in range(dq.shape[0]):
             kb = k[min(b, k.shape[0] - 1)]
@@ -72,7 +72,7 @@ def backprop(cell, phi):
                 for r in range(P):
                     da[b, r, i] += d[r]
 
-    @inner
+    @inner(cell.name, phi)
     def emit_rows(g_new, de, s, k):
         for b in range(de.shape[0]):
             kb = k[min(b, k.shape[0] - 1)]

@@ -14,7 +14,7 @@ from .scaling import rescale
 ROWS = 64  # rows of one task: enough for a matrix product, few enough for the cache
 
 
-@inner
+@inner()
 def _contract(out, y, partial, mask, sample):
     """out[r, p, n] = sum_s y[r, s, n] partial[b, s, p, n] over the structural non-zeros; 0 where a column has none."""
     rows, S, n = y.shape
@@ -37,7 +37,7 @@ def _contract(out, y, partial, mask, sample):
                     out[r, p, i] = 0
 
 
-@inner
+@inner()
 def _spread(out, q, partial, mask, sample):
     """out[r, p, n] += q[r, n] partial[b, p, n] over the structural non-zeros p that out has."""
     rows, n = q.shape
@@ -49,7 +49,7 @@ def _spread(out, q, partial, mask, sample):
                     out[r, p, i] += q[r, i] * partial[b, p, i]
 
 
-@inner
+@inner()
 def adjoint_step(y, new, scratch, sample, t, factors, weights, masks, emits_state):
     """new[r] = y[r] J_t of the sample of row r.
 

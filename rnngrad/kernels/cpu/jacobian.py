@@ -29,7 +29,7 @@ def factors(cell, phi):
     emit_vjp = None if emits_state else unit.emit_vjp
     inner_vjp = unit.inner_vjp if two_stage else None
 
-    @inner
+    @inner(cell.name, phi)
     def row(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k):
         n = s.shape[1]
         one, zero = s.dtype.type(1), s.dtype.type(0)

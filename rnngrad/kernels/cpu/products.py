@@ -62,7 +62,7 @@ def input_adjoint(dx, da, U, runs):
         _input_adjoint(dx, da.reshape(len(da), -1), p * n, length * n, panels)
 
 
-@inner
+@inner()
 def _copy_block(out, block):
     """out[k, j] = block[k, j]; four at a time become vector moves."""
     rows, columns = block.shape

@@ -52,7 +52,7 @@ def _exponent_field(typingctx, values, start, count):
     return types.int64(values, start, count), codegen
 
 
-@inner
+@inner()
 def rescale(values, start, count):
     """Take a power of two 2^k out of values[start : start + count] (the flat array) if it left 2^(+-w); return k.
 

@@ -94,7 +94,7 @@ def system_jacobian(jacobian):
     return run
 
 
-@inner
+@inner()
 def _times(new, row, J, transposed):
     """new = row J, or J row."""
     n = row.size

@@ -12,7 +12,7 @@ from .chain import ROWS
 from .scaling import rescale
 
 
-@inner
+@inner()
 def _gather(out, v, partial, mask, sample):
     """out[r, n] += sum_s v[r, s, n] partial[b, s, n] over the structural non-zeros."""
     rows, S, n = v.shape
@@ -24,7 +24,7 @@ def _gather(out, v, partial, mask, sample):
                     out[r, i] += v[r, s, i] * partial[b, s, i]
 
 
-@inner
+@inner()
 def _clear(out):
     """out[r, n] = 0."""
     for r in range(out.shape[0]):
@@ -32,7 +32,7 @@ def _clear(out):
             out[r, i] = 0
 
 
-@inner
+@inner()
 def _add_columns(out, v, partial, mask, sample):
     """out[r, s, n] += sum_p partial[b, s, p, n] v[r, p, n] over the structural non-zeros."""
     rows, P, n = v.shape
@@ -45,7 +45,7 @@ def _add_columns(out, v, partial, mask, sample):
                         out[r, s, i] += partial[b, s, p, i] * v[r, p, i]
 
 
-@inner
+@inner()
 def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_state, G):
     """new[r] = J_t v[r] + partials times the changes that z, z2 hold on entry (zero where there are none).
 
