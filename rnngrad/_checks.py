@@ -25,12 +25,17 @@ def _spell(shape: Sequence[int | str | None]) -> str:
     return "(" + ", ".join("*" if s is None else str(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
+def readable(name: str, value: Any) -> NDArray:
+    """Whatever NumPy makes of the value; an error names what it cannot read, such as nested lists of uneven length."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from error
+
+
 def numbers(name: str, value: Any) -> NDArray:
     """Any array of real numbers, as NumPy reads it."""
-    try:
-        out = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot be read as an array of numbers: {error}") from error
+    out = readable(name, value)
     if out.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {out.dtype}; it must be real numbers")
     return out
@@ -117,7 +122,7 @@ def lengths(value: Any, T: int, B: int) -> NDArray[np.int64]:
     """Sequence lengths (B,), each in 1…T; None means all T."""
     if value is None:
         return np.full(B, T, dtype=np.int64)
-    out = np.asarray(value)
+    out = readable("lengths", value)
     if out.shape != (B,) or out.dtype.kind not in "iu":
         raise ValueError(f"lengths has shape {_spell(out.shape)} and dtype {out.dtype}; it must be {B} integers (B,)")
     if out.min() < 1 or out.max() > T:

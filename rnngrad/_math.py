@@ -2,7 +2,7 @@
 
 Numba calls libm one element at a time; these are straight-line polynomials that LLVM turns into vector code
 (float64 and float32 are told apart at compile time) and that mean the same on CUDA. Worst errors, measured against
-mpmath and long doubles over millions of points: 3 ulp in value, 5.5 ulp in derivative, also where it saturates:
+mpmath and long doubles over millions of points: 3.5 ulp in value, 5.5 ulp in derivative, also where it saturates:
 1 - tanh^2 is never formed as a difference, so a saturated unit has a small derivative, not a zero one.
 """
 

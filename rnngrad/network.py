@@ -131,13 +131,13 @@ class Network:
         activation = _checks.choice("activation", activation or spec.activation, spec.activations)
         if "W" not in parameters:
             raise ValueError(f"parameters lack 'W'; they hold {sorted(parameters)}")
-        W = np.asarray(parameters["W"])
+        W = _checks.readable("W", parameters["W"])
         if W.ndim != 3:
             raise ValueError(f"W has shape {W.shape}; it must have shape ({spec.recurrent}, n, n)")
         dtype = W.dtype.newbyteorder("=") if W.dtype.kind == "f" else np.dtype("float64")
         _checks.float_dtype(dtype)
         n = W.shape[1]
-        U = np.asarray(parameters["U"]) if "U" in parameters else np.zeros((len(spec.inputs), n, 0), dtype)
+        U = _checks.readable("U", parameters["U"]) if "U" in parameters else np.zeros((len(spec.inputs), n, 0), dtype)
         shapes: dict[str, tuple[Any, ...]] = dict(spec.shapes(n, U.shape[-1] if U.ndim == 3 else 0))
         if "V" in parameters or "c" in parameters:
             shapes |= {"V": ("p", n), "c": ("p",)}
@@ -242,7 +242,7 @@ class Network:
 
 def find_cell(name: str) -> Cell:
     """The cell of that name."""
-    if name not in CELLS:
+    if not isinstance(name, str) or name not in CELLS:
         raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}")
     return CELLS[name]
 
@@ -262,10 +262,10 @@ def _time_constants(
             raise ValueError(f"dt and tau belong to continuous-time networks; cell is {cell.name!r}")
         return {}, None, None
     step = _checks.number("dt", 0.1 if dt is None else dt, 0.0, open_low=True)
-    if tau is None or np.ndim(tau) == 0:
+    if tau is None or _checks.readable("tau", tau).ndim == 0:
         taus = np.full(n, _checks.number("tau", 1.0 if tau is None else tau, 0.0, open_low=True))
     else:
-        taus = _checks.array("tau", np.asarray(tau, dtype=np.float64), (n,))
+        taus = _checks.array("tau", _checks.numbers("tau", tau).astype(np.float64), (n,))
     if (taus <= 0).any() or (taus < step).any():
         i = int(np.argmin(taus))
         raise ValueError(f"alpha = dt/tau is {step:g}/{taus[i]:g} at unit {i}; it must be in (0, 1]")

@@ -10,7 +10,7 @@ from rnngrad import _math
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="interpreted units take e^x - 1 from the C library")
 
-VALUE_ULP, SLOPE_ULP = 3.0, 5.5  # what rnngrad._math states
+VALUE_ULP, SLOPE_ULP = 3.5, 5.5  # what rnngrad._math states
 
 #: where a search over millions of points found the largest errors of some function
 HARD = (0.21887432763683562, 0.22077397900777063, 2.4183099556696357, 4.1322450712333385, 1.9539929559635112,

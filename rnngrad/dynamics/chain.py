@@ -233,7 +233,7 @@ class JacobianChain:
     def _block(self, matrices: ScaledMatrices, block: tuple[str, str] | None) -> ScaledMatrices:
         if block is None:
             return matrices
-        if len(block) != 2 or any(name not in self._states for name in block):
+        if not isinstance(block, tuple) or len(block) != 2 or any(name not in self._states for name in block):
             raise ValueError(f"block is {block!r}; it must be a pair (row, column) of the states {self._states}")
         n = self.trajectory.net.n
         rows, columns = (slice(i * n, (i + 1) * n) for i in map(self._states.index, block))

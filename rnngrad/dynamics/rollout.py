@@ -110,7 +110,7 @@ def rollout(
     """
     if not isinstance(net, (Network, System)):
         raise ValueError(f"net is {type(net).__name__}; it must be a Network or a System")
-    x = inputs(net, x, steps, np.shape(s0)[0] if np.ndim(s0) == 3 else 1)
+    x = inputs(net, x, steps, _batch(s0))
     T, B, _ = x.shape
     lengths = _checks.lengths(lengths, T, B)
     if lengths.min() < T:  # padding may hold anything, and must not meet a product
@@ -159,12 +159,18 @@ def inputs(net: Any, x: Any, steps: int | None, B: int = 1) -> NDArray:
     return _checks.sequence("x", x, net.m, net.dtype)
 
 
+def _batch(s0: Any) -> int:
+    """Samples that an initial state speaks of."""
+    starts = None if s0 is None else _checks.numbers("s0", s0)
+    return len(starts) if starts is not None and starts.ndim == 3 else 1
+
+
 def initial_state(net: Any, s0: Any, B: int) -> NDArray:
     """s_0 as (B, S, n)."""
     S, n = net.S, net.n
     if s0 is None:
         return np.zeros((B, S, n), net.dtype)
-    ndim = np.ndim(s0)
+    ndim = _checks.numbers("s0", s0).ndim
     if ndim == 1 and S == 1:
         return np.broadcast_to(_checks.array("s0", s0, (n,), net.dtype), (B, S, n))
     if ndim == 2 and np.shape(s0) == (S, n):
