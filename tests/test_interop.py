@@ -13,7 +13,7 @@ import rnngrad as rg
 from rnngrad.interop.files import load, save
 from rnngrad.interop.torch import from_torch
 
-SPEECH = Path("/work/shared/data/speech_vad_lstm.safetensors")
+SPEECH = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech_vad_lstm.safetensors"
 FEATURES = SPEECH.with_name("speech_features.npy")
 KINDS = {"lstm": "LSTM", "gru": "GRU", "vanilla": "RNN"}
 

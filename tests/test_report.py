@@ -17,7 +17,9 @@ from rnngrad.losses import last_step, squared_error
 from rnngrad.report import drawing, example, folder, inputs, measure, page, report
 from rnngrad.report.progress import Bar, Plan
 
-DATA = Path("/work/shared/data")  # inputs too large for the package; tests that need them are skipped without
+DATA = (
+    Path(__file__).resolve().parents[2] / "shared" / "data"
+)  # inputs too large for the package; tests that need them are skipped without
 FIGURES = ("gradient_by_lag", "gradient_map", "spectrum", "singular_values", "saturation")
 
 
