@@ -15,13 +15,14 @@ from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
 from ._jit import inner, kernel, unit
+from ._memory import empty
 
 _FEATURES = llvm.get_host_cpu_features()
 _WIDE = bool(_FEATURES.get("avx512f"))
 _FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
 _VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
 _VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that narrow
-_MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
+MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
 
 
 @unit
@@ -145,23 +146,23 @@ def _tile(rows, vectors, accumulate):
 
 def _make_walk(vectors, accumulate):
     """All tiles of a product whose panels are ``vectors`` registers wide."""
-    tall, half, single = (_tile(rows, vectors, accumulate) for rows in (_MR, _MR // 2, 1))
-    full, part = _MR, _MR // 2
+    tall, half, single = (_tile(rows, vectors, accumulate) for rows in (MR, MR // 2, 1))
+    full, part = MR, MR // 2
 
     @inner(vectors, accumulate)
-    def walk(m, k, a, row_step, depth_step, b, b_step, b_panel, width, n, c, ldc):
+    def walk(m, k, a, row_step, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
         for p in range((n + width - 1) // width):
             j = p * width
             b0 = p * b_panel
             r = 0
             while r + full <= m:
-                tall(k, a, r * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                tall(k, a, r // full * group_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
                 r += full
             while r + part <= m:
-                half(k, a, r * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                half(k, a, r // full * group_step + r % full * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
                 r += part
             while r < m:
-                single(k, a, r * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                single(k, a, r // full * group_step + r % full * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
                 r += 1
 
     return walk
@@ -174,9 +175,9 @@ def _make_product(accumulate):
     def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         width = panels.shape[2]
         if width * c.itemsize > _VECTOR_BYTES:
-            wide(m, k, a, row_step, depth_step, panels, width, k * width, width, n, c, ldc)
+            wide(m, k, a, row_step, depth_step, MR * row_step, panels, width, k * width, width, n, c, ldc)
         else:
-            narrow(m, k, a, row_step, depth_step, panels, width, k * width, width, n, c, ldc)
+            narrow(m, k, a, row_step, depth_step, MR * row_step, panels, width, k * width, width, n, c, ldc)
 
     return product
 
@@ -185,13 +186,17 @@ _wide, _narrow = _make_walk(_VECTORS, True), _make_walk(1, True)
 
 
 @inner()
-def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
-    """C (m, n) += A (m, k) B (k, n) with B as it lies, rows ldb apart; n must be a multiple of its panel width."""
-    width = panel_width(n, c.itemsize)
+def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
+    """C (m, n) += A (m, k) B (k, n) with A stored by columns and B in panels.
+
+    A[g MR + r, d] is the element g group_step + d depth_step + r of a (flat): groups of MR rows one after the other,
+    or the transpose of a matrix as it lies. B[d, p width + j] is the element p b_panel + d b_step + j of b (flat):
+    packed panels, or a matrix as it lies if n is a multiple of ``width``.
+    """
     if width * c.itemsize > _VECTOR_BYTES:
-        _wide(m, k, a, row_step, depth_step, b, ldb, width, width, n, c, ldc)
+        _wide(m, k, a, 1, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc)
     else:
-        _narrow(m, k, a, row_step, depth_step, b, ldb, width, width, n, c, ldc)
+        _narrow(m, k, a, 1, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc)
 
 
 #: product(m, k, a, row_step, depth_step, panels, n, c, ldc): C (m, n) <- A (m, k) B (k, n) with B packed;
@@ -241,7 +246,7 @@ def pack(weights, transposed=False):
     matrix = weights.reshape(weights.shape[0] * weights.shape[1], weights.shape[2])
     n, depth = matrix.shape if transposed else matrix.shape[::-1]
     width = panel_width(n, matrix.itemsize)
-    panels = np.empty((-(-n // width), depth, width), matrix.dtype)
+    panels = empty((-(-n // width), depth, width), matrix.dtype)
     _pack(panels, matrix, transposed)
     return panels
 
@@ -267,6 +272,11 @@ if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the sa
         out = _matrix(c, m, n, ldc, 1)
         out[...] = out + _rows_times(_matrix(a, m, k, row_step, depth_step), _unpack(panels, n))
 
-    def add_product(m, k, a, row_step, depth_step, b, ldb, n, c, ldc):
+    def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
+        starts = [r // MR * group_step + r % MR for r in range(m)]
+        rows = np.stack([a[start :: depth_step][:k] for start in starts])
+        panels = -(-n // width)
+        steps = (b_step * b.itemsize, b_panel * b.itemsize, b.itemsize)
+        columns = np.lib.stride_tricks.as_strided(b, (k, panels, width), steps).reshape(k, -1)[:, :n]
         out = _matrix(c, m, n, ldc, 1)
-        out[...] = out + _rows_times(_matrix(a, m, k, row_step, depth_step), _matrix(b, k, n, ldb, 1))
+        out[...] = out + _rows_times(rows, columns)

@@ -21,7 +21,7 @@ from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
 # Python division semantics put a branch in every loop that divides and stop it from vectorising.
-_FLAGS = {"error_model": "numpy"}
+_FLAGS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 _PACKAGE = Path(__file__).parent
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from .._blas import one_blas_thread
+from .._memory import empty
+from ..kernels import backend as find_backend
 from .jacobian import local_jacobians
 from .rollout import Trajectory
 
@@ -46,18 +48,14 @@ class ScaledMatrices:
         OverflowError
             An entry is beyond the dtype; its logarithm is not (use the log-norms).
         """
-        out, limit = self.mantissa, np.finfo(self.mantissa.dtype).maxexp - 1
-        for where in np.flatnonzero(self.exponent.reshape(len(out), -1).any(axis=1)):
-            exponent = np.expand_dims(self.exponent[where], -1 if self.axis == -2 else -2)
-            half = exponent // 2  # two factors, since 2^exponent itself may be out of range
-            with np.errstate(over="ignore", under="ignore"):
-                for factor in (half, exponent - half):
-                    out[where] *= np.exp2(np.clip(factor, -limit, limit)).astype(out.dtype)
-            if np.isinf(out[where]).any():
-                raise OverflowError(
-                    f"the product has entries above 2^{int(exponent.max()) - 1}, beyond {out.dtype.name}; use log_norm"
-                )
-        return out
+        if not self.exponent.any():
+            return self.mantissa
+        rows = np.ascontiguousarray(self.mantissa if self.axis == -2 else self.mantissa.swapaxes(-1, -2))
+        if find_backend().fold(rows.reshape(-1, rows.shape[-1]), np.ascontiguousarray(self.exponent).reshape(-1)):
+            raise OverflowError(
+                f"the product has entries above 2^{int(self.exponent.max()) - 1}, beyond {rows.dtype.name}; use log_norm"
+            )
+        return rows if self.axis == -2 else rows.swapaxes(-1, -2)
 
     def log_norm(self, ord: Norm = 2) -> NDArray[np.float64]:
         """Natural logarithm of the norm of every matrix; -inf for a zero matrix."""
@@ -210,7 +208,7 @@ class JacobianChain:
 
     def _scaled_to(self, t: int) -> ScaledMatrices:
         rows = self._identity_rows()
-        out = np.empty((t + 1, *rows.shape), rows.dtype)
+        out = empty((t + 1, *rows.shape), rows.dtype)
         out[t] = rows
         exponents = np.zeros((t + 1, len(rows)), np.int64)
         if t:
@@ -221,7 +219,7 @@ class JacobianChain:
 
     def _scaled_from(self, k: int) -> ScaledMatrices:
         columns, steps = self._identity_rows(), self.T - k
-        out = np.empty((steps + 1, *columns.shape), columns.dtype)
+        out = empty((steps + 1, *columns.shape), columns.dtype)
         out[0] = columns
         exponents = np.zeros((steps + 1, len(columns)), np.int64)
         if steps:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._memory import empty
 from ..kernels import backend as find_backend
 from .rollout import Trajectory, constants, second_weights
 from .system import System
@@ -71,8 +72,8 @@ class FactoredJacobians:
         Returns the results at steps t_from - steps … t_from - 1, in the order of time, and their exponents.
         """
         if out is None:
-            out = np.empty((steps, *y.shape), y.dtype)
-        exponents = np.empty((steps, len(y)), np.int64)
+            out = empty((steps, *y.shape), y.dtype)
+        exponents = empty((steps, len(y)), np.int64)
         find_backend(self.backend).adjoint_chain(
             out, exponents, y, exponent, sample, t_from, self.arrays, self.net.W, second_weights(self.net),
             self._masks, self.net.cell.emits_state,
@@ -92,8 +93,8 @@ class FactoredJacobians:
     ) -> tuple[NDArray, NDArray]:
         """Carry columns v[R, S, n] 2^exponent[R] from state t_from on; dz, dz2 change the pre-activations."""
         if out is None:
-            out = np.empty((steps, *v.shape), v.dtype)
-        exponents = np.empty((steps, len(v)), np.int64)
+            out = empty((steps, *v.shape), v.dtype)
+        exponents = empty((steps, len(v)), np.int64)
         P, P2, n = self.update_a.shape[3], self.update_a2.shape[3], self.net.n
         if dz is None or dz2 is None:
             dz, dz2 = np.empty((0, len(v), P, n), v.dtype), np.empty((0, len(v), P2, n), v.dtype)
@@ -115,7 +116,7 @@ class FactoredJacobians:
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""
         T, B = self.update_s.shape[:2]
-        J = np.empty((T, B, self.net.N, self.net.N), self.net.dtype)
+        J = empty((T, B, self.net.N, self.net.N), self.net.dtype)
         find_backend(self.backend).dense(J, *self.arrays, self.net.W, second_weights(self.net))
         return J
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._memory import empty
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
@@ -117,17 +118,17 @@ def rollout(
         x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, net.dtype.type(0))
     kernels = find_backend(backend)
     n, dtype = net.n, net.dtype
-    states = np.empty((T + 1, B, net.S, n), dtype)
+    states = empty((T + 1, B, net.S, n), dtype)
     states[0] = initial_state(net, s0, B)
     if isinstance(net, System):
         kernels.system_rollout(net.f)(states, x, net.params, lengths)
         h, none = states[1:, :, 0], np.empty((0, B, 0, n))
         return Trajectory(net, x, states, h, h, lengths, first_divergence(states), none, none, none, none, backend)
     cell = net.cell
-    a = np.empty((T, B, len(cell.gates), n), dtype)
-    a2 = np.empty((T, B, len(cell.gates2), n), dtype)
-    emitted = np.empty((0 if cell.emits_state else T, B, n), dtype)
-    inner = np.empty((T if cell.two_stage else 0, B, n), dtype)
+    a = empty((T, B, len(cell.gates), n), dtype)
+    a2 = empty((T, B, len(cell.gates2), n), dtype)
+    emitted = empty((0 if cell.emits_state else T, B, n), dtype)
+    inner = empty((T if cell.two_stage else 0, B, n), dtype)
     flat = x.reshape(T * B, net.m)
     kernels.affine(a.reshape(T * B, -1, n), flat, net.U, _full_bias(net), input_runs(cell.inputs))
     if cell.two_stage:
@@ -138,11 +139,11 @@ def rollout(
     if cell.outputs_state:
         h = states[1:, :, 0]
     else:
-        h = np.empty((T, B, n), dtype)
+        h = empty((T, B, n), dtype)
         kernels.output(cell, net.phi)(h, states[1:], constants(net))
     y = h
     if net.V is not None:
-        y = np.empty((T, B, net.p), dtype)
+        y = empty((T, B, net.p), dtype)
         h = np.ascontiguousarray(h)
         kernels.affine(y.reshape(T * B, 1, -1), h.reshape(T * B, n), net.V[None], net.c[None], input_runs((0,)))
     return Trajectory(net, x, states, h, y, lengths, first_divergence(states), a, a2, emitted, inner, backend)
@@ -189,15 +190,16 @@ def second_weights(net: Network) -> NDArray:
     return net.W2 if net.cell.two_stage else np.zeros((0, net.n, net.n), net.dtype)
 
 
-def input_runs(rows: Any) -> NDArray[np.int64]:
+def input_runs(rows: Any) -> list[tuple[int, int, int]]:
     """(from, to, length) of each run of rows of U that lands on consecutive pre-activations."""
-    runs: list[list[int]] = []
+    runs: list[tuple[int, int, int]] = []
     for u, p in enumerate(rows):
         if runs and runs[-1][1] + runs[-1][2] == p:
-            runs[-1][2] += 1
+            first, to, length = runs.pop()
+            runs.append((first, to, length + 1))
         else:
-            runs.append([u, p, 1])
-    return np.array(runs, dtype=np.int64).reshape(-1, 3)
+            runs.append((u, p, 1))
+    return runs
 
 
 def tile_rows(n: int) -> int:

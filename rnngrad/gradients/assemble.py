@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._memory import empty
 from ..dynamics.rollout import Trajectory, constants, input_runs
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
@@ -76,7 +77,7 @@ def output_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
     net = traj.net
     if net.V is None:
         return np.ascontiguousarray(dy)
-    gh = np.zeros((traj.T * traj.B, net.n), net.dtype)
+    gh = empty((traj.T * traj.B, net.n), net.dtype)
     find_backend(traj.backend).input_adjoint(gh, dy.reshape(-1, 1, net.p), net.V[None], input_runs((0,)))
     return gh.reshape(traj.T, traj.B, net.n)
 
@@ -135,14 +136,14 @@ def recurrent_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str
     kernels = find_backend(traj.backend)
     rows = traj.T * traj.B
     x = traj.x.reshape(rows, m)
-    dx = np.zeros((rows, m), net.dtype)
+    dx = empty((rows, m), net.dtype)
 
     def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any, biases: Any) -> dict[str, NDArray]:
         da = da.reshape(rows, -1, n)
         runs = input_runs(inputs)
         dU = [kernels.outer(da, p * n, length * n, x, m).reshape(length, n, m) for _, p, length in runs]
         if m > 0:
-            kernels.input_adjoint(dx, da, getattr(net, "U" + suffix), runs)
+            kernels.input_adjoint(dx, da, getattr(net, "U" + suffix), runs, more=suffix == "2")
         return {
             "W" + suffix: kernels.outer(da, 0, recurrent * n, e, n).reshape(recurrent, n, n),
             "U" + suffix: np.concatenate(dU),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from .._memory import empty_like
 from ..dynamics.rollout import Trajectory, constants, second_weights, tile_rows
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
@@ -37,8 +36,7 @@ def bptt(traj: Trajectory, loss: Loss) -> Gradients:
         return truncated_bptt(traj, loss, k1=traj.T, k2=traj.T)
     value = evaluate(traj, loss)
     net = traj.net
-    gs = np.empty_like(traj.states)
-    da, da2 = np.empty_like(traj.a), np.empty_like(traj.a2)
+    gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
     find_backend(traj.backend).backprop(net.cell, net.phi)(
         gs,
         da,

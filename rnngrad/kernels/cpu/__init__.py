@@ -9,6 +9,7 @@ from .jacobian import dense, factors
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
+from .scaling import fold
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
 
@@ -20,6 +21,7 @@ __all__ = [
     "dense",
     "dense_chain",
     "factors",
+    "fold",
     "input_adjoint",
     "outer",
     "output",

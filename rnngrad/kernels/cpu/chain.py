@@ -9,9 +9,7 @@ import numpy as np
 
 from ..._gemm import add_packed_product, pack, packed_product
 from ..._jit import inner, kernel
-from .scaling import rescale
-
-ROWS = 64  # rows of one task: enough for a matrix product, few enough for the cache
+from .scaling import ROWS, rescale
 
 
 @inner()

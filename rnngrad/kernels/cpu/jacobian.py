@@ -30,11 +30,9 @@ def factors(cell, phi):
     inner_vjp = unit.inner_vjp if two_stage else None
 
     @inner(cell.name, phi)
-    def row(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k):
+    def row(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k, buffer, unit_g):
         n = s.shape[1]
         one, zero = s.dtype.type(1), s.dtype.type(0)
-        buffer = np.empty((S + P + P2, n), s.dtype)
-        unit_g = np.zeros((S, n), s.dtype)
         for r in range(S):
             unit_g[:] = zero
             unit_g[r] = one
@@ -63,14 +61,16 @@ def factors(cell, phi):
 
     @kernel("factors", cell.name, phi, tasks=lambda update_s, *rest: len(update_s))
     def run(start, stop, update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2, lengths, consts):
-        B = a.shape[1]
+        B, n = a.shape[1], a.shape[3]
+        buffer = np.empty((S + P + P2, n), a.dtype)  # of no other array: the loops that fill it vectorise
+        unit_g = np.empty((S, n), a.dtype)
         for t in range(start, stop):
             for b in range(B):
                 if t < lengths[b]:
                     k = consts[min(t, consts.shape[0] - 1), min(b, consts.shape[1] - 1)]
                     row(
                         update_s[t, b], update_a[t, b], update_a2[t, b], inner_s[t, b], inner_a[t, b],
-                        emit_s[t, b], states[t, b], a[t, b], a2[t, b], k,
+                        emit_s[t, b], states[t, b], a[t, b], a2[t, b], k, buffer, unit_g,
                     )  # fmt: skip
                 else:  # a padded step copies the state
                     update_s[t, b] = 0

@@ -7,13 +7,14 @@ not depend on the number of threads.
 
 import numpy as np
 
-from ..._gemm import add_packed_product, add_product, fill_panels, pack, panel_width
+from ..._gemm import MR, add_packed_product, add_transposed_product, fill_panels, pack, panel_width
 from ..._jit import inner, kernel
+from ..._memory import empty
 
 _ROWS = 256  # rows of one piece
-_COLUMNS = 32  # columns of da copied together in ``outer``
 _SHORT = 1024  # bytes of a row that needs no copying
 _DEPTH = 256  # rows of x packed at once in ``outer``: a panel stays in the first-level cache
+_TASKS = 8  # pieces of a sum, where there are fewer blocks of columns than this
 
 
 @kernel("affine", tasks=lambda out, *rest: -(-len(out) // _ROWS))
@@ -45,76 +46,99 @@ def affine(out, x, U, bias, runs):
 
 
 @kernel("input_adjoint", tasks=lambda dx, *rest: -(-len(dx) // _ROWS))
-def _input_adjoint(start, stop, dx, da, first, depth, panels):
-    """dx[r] += da[r, first : first + depth] B."""
+def _input_adjoint(start, stop, dx, da, first, depth, panels, more):
+    """dx[r] = da[r, first : first + depth] B, or added to it."""
     R, m = dx.shape
     for piece in range(start, stop):
         r0 = piece * _ROWS
         rows = min(R, r0 + _ROWS) - r0
+        if not more:
+            for r in range(r0, r0 + rows):
+                for j in range(m):
+                    dx[r, j] = 0
         add_packed_product(rows, depth, da[r0:, first:], da.shape[1], 1, panels, m, dx[r0:], m)
 
 
-def input_adjoint(dx, da, U, runs):
-    """dx[r, m] += U^T da[r], over the pre-activations that have an input part."""
+def input_adjoint(dx, da, U, runs, more=False):
+    """dx[r, m] = U^T da[r], over the pre-activations that have an input part; ``more``: added to dx."""
     n, m = da.shape[2], dx.shape[1]
+    if not more and not len(runs):
+        dx[:] = 0
     for u, p, length in runs if m else ():
         panels = pack(U[u : u + length])
-        _input_adjoint(dx, da.reshape(len(da), -1), p * n, length * n, panels)
+        _input_adjoint(dx, da.reshape(len(da), -1), p * n, length * n, panels, more)
+        more = True
 
 
 @inner()
-def _copy_block(out, block):
-    """out[k, j] = block[k, j]; four at a time become vector moves."""
-    rows, columns = block.shape
-    for k in range(rows):
-        j = 0
-        while j + 4 <= columns:
-            v0, v1, v2, v3 = block[k, j], block[k, j + 1], block[k, j + 2], block[k, j + 3]
-            out[k, j], out[k, j + 1], out[k, j + 2], out[k, j + 3] = v0, v1, v2, v3
-            j += 4
-        while j < columns:
-            out[k, j] = block[k, j]
-            j += 1
+def _copy_groups(flat, da, first, columns):
+    """flat as out[g, k, r] = da[k, first + g MR + r], by four (vector moves); 0 past the edge."""
+    depth = da.shape[0]
+    groups = (columns + MR - 1) // MR
+    out = flat[: groups * depth * MR].reshape(groups, depth, MR)
+    for g in range(groups):
+        c0 = first + g * MR
+        if (g + 1) * MR <= columns:
+            for k in range(depth):
+                for r in range(0, MR, 4):
+                    v0, v1, v2, v3 = da[k, c0 + r], da[k, c0 + r + 1], da[k, c0 + r + 2], da[k, c0 + r + 3]
+                    out[g, k, r], out[g, k, r + 1], out[g, k, r + 2], out[g, k, r + 3] = v0, v1, v2, v3
+        else:
+            for k in range(depth):
+                for r in range(MR):
+                    out[g, k, r] = da[k, c0 + r] if g * MR + r < columns else 0
 
 
-@kernel("outer", tasks=lambda parts, *rest: len(parts))
-def _outer(start, stop, parts, da, first, x, chunk):
+@kernel("pack_rows", tasks=lambda flat, x, m, width: -(-len(x) // _DEPTH))
+def _pack_rows(start, stop, flat, x, m, width):
+    """Panels of every ``_DEPTH`` rows of x[:, :m], one after the other."""
+    count = (m + width - 1) // width
+    for piece in range(start, stop):
+        r0 = piece * _DEPTH
+        r1 = min(len(x), r0 + _DEPTH)
+        block = flat[r0 * count * width : r1 * count * width].reshape(count, r1 - r0, width)
+        fill_panels(block, 0, count, x[r0:r1, :m], False)
+
+
+@kernel("outer", tasks=lambda parts, da, first, x, packed, chunk, block: parts.shape[0] * -(-parts.shape[1] // block))
+def _outer(start, stop, parts, da, first, x, packed, chunk, block):
     """parts[piece, c, m] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows.
 
-    Long rows would touch a page of memory at every step of the sum, so blocks of them are copied together first.
+    A task is one block of columns c over one piece. Long rows would touch a page of memory at every step of the sum,
+    so the block of da is copied first, ``_DEPTH`` rows at a time; x, if its rows are long, is given packed.
     """
     R, lead = da.shape
     _, columns, m = parts.shape
     ldx = x.shape[1]
+    da_flat, x_flat = da.reshape(da.size), x.reshape(x.size)
     width = panel_width(m, da.itemsize)
     count = (m + width - 1) // width
-    short_x = m % width == 0 and ldx * da.itemsize <= _SHORT
-    short_da = lead * da.itemsize <= _SHORT
-    panels = np.empty(0 if short_x else count * _DEPTH * width, da.dtype)
-    left = np.empty((0 if short_da else _DEPTH, _COLUMNS), da.dtype)
-    for piece in range(start, stop):
-        for c in range(columns):
+    blocks = (columns + block - 1) // block
+    copied = lead * da.itemsize > _SHORT
+    groups = (block + MR - 1) // MR if copied else 0
+    flat = np.empty(groups * _DEPTH * MR, da.dtype)
+    for task in range(start, stop):
+        piece = task // blocks
+        c0 = task % blocks * block
+        rows = min(columns, c0 + block) - c0
+        out = parts[piece, c0:]
+        for c in range(rows):
             for j in range(m):
-                parts[piece, c, j] = 0
+                out[c, j] = 0
         r0 = piece * chunk
         end = min(R, r0 + chunk)
         while r0 < end:
             depth = min(_DEPTH, end - r0)
-            block = panels[: panels.size // _DEPTH * depth].reshape(0 if short_x else count, depth, width)
-            if not short_x:
-                fill_panels(block, 0, count, x[r0 : r0 + depth, :m], False)
-            width_c = columns if short_da else _COLUMNS
-            for c0 in range(0, columns, width_c):
-                rows = min(columns, c0 + width_c) - c0
-                if short_da:
-                    source, step = da[r0:, first:], lead
-                else:
-                    _copy_block(left, da[r0 : r0 + depth, first + c0 : first + c0 + rows])
-                    source, step = left[0:, 0:], _COLUMNS
-                if short_x:
-                    add_product(rows, depth, source, 1, step, x[r0:], ldx, m, parts[piece, c0:], m)
-                else:
-                    add_packed_product(rows, depth, source, 1, step, block, m, parts[piece, c0:], m)
+            if copied:
+                _copy_groups(flat, da[r0 : r0 + depth], first + c0, rows)
+                left, d_step, g_step = flat, MR, depth * MR
+            else:
+                left, d_step, g_step = da_flat[r0 * lead + first + c0 :], lead, MR
+            if packed.size > 0:
+                panels = packed[r0 * count * width :]
+                add_transposed_product(rows, depth, left, d_step, g_step, panels, width, depth * width, width, m, out, m)
+            else:
+                add_transposed_product(rows, depth, left, d_step, g_step, x_flat[r0 * ldx :], ldx, width, width, m, out, m)
             r0 += depth
 
 
@@ -123,10 +147,17 @@ def outer(da, first, columns, x, m):
     da, x = da.reshape(len(da), -1), x.reshape(len(x), -1)
     if m == 0 or columns == 0:
         return np.zeros((columns, m), da.dtype)
-    chunk = max(_DEPTH, -(-len(da) // 8))  # at most 8 partial sums
-    parts = np.empty((-(-len(da) // chunk), columns, m), da.dtype)
-    _outer(parts, da, first, x, chunk)
-    return parts.sum(axis=0)
+    block = min(columns, _SHORT // da.itemsize)
+    pieces = -(-_TASKS // -(-columns // block))
+    chunk = -(-len(da) // (pieces * _DEPTH)) * _DEPTH
+    width = panel_width(m, da.itemsize)
+    short = m % width == 0 and x.shape[1] * x.itemsize <= _SHORT
+    packed = empty((0 if short else len(x) * -(-m // width) * width,), x.dtype)
+    if not short:
+        _pack_rows(packed, x, m, width)
+    parts = empty((-(-len(da) // chunk), columns, m), da.dtype)
+    _outer(parts, da, first, x, packed, chunk, block)
+    return parts[0] if len(parts) == 1 else parts.sum(axis=0)
 
 
 @kernel("column_sums", tasks=lambda parts, *rest: len(parts))

@@ -7,7 +7,9 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from ..._jit import inner
+from ..._jit import inner, kernel, unit
+
+ROWS = 64  # rows of one task: enough for a matrix product, few enough for the cache
 
 
 @intrinsic
@@ -41,8 +43,10 @@ def _exponent_field(typingctx, values, start, count):
             address = builder.gep(first, [builder.mul(loop.index, lanes_value)])
             value = builder.load(builder.bitcast(address, vector.as_pointer()), align=bits // 8)
             keep(tops, builder.and_(value, magnitudes))
-        for lane in range(lanes):
-            keep(top, builder.extract_element(builder.load(tops), ir.Constant(ir.IntType(32), lane)))
+        reduce = builder.module.declare_intrinsic(
+            f"llvm.vector.reduce.umax.v{lanes}i{bits}", fnty=ir.FunctionType(integer, [vector])
+        )
+        keep(top, builder.call(reduce, [builder.load(tops)]))
         one = ir.Constant(index_type, 1)
         with cgutils.for_range_slice(builder, builder.mul(whole, lanes_value), length, one, intp=index_type) as (i, _):
             keep(top, builder.and_(builder.load(builder.gep(first, [i])), magnitude))
@@ -73,11 +77,44 @@ def rescale(values, start, count):
         if largest == 0.0:
             return 0
         exponent = np.int64(math.frexp(largest)[1])
-    half = -exponent // 2  # two factors, since 2^-exponent itself may be out of range
-    first, second = values.dtype.type(2.0**half), values.dtype.type(2.0 ** (-exponent - half))
+    _multiply(flat, start, count, -exponent)
+    return exponent
+
+
+@unit
+def _power(exponent, values):
+    """2^exponent in the dtype of ``values``; held at the ends of its range."""
+    limit = 126 if values.itemsize == 4 else 1022
+    bits = np.int64(min(max(exponent, -limit), limit) + 1023) << 52
+    return values.dtype.type(np.int64(bits).view(np.float64))
+
+
+@inner()
+def _multiply(flat, start, count, exponent):
+    """flat[start : start + count] *= 2^exponent."""
+    half = exponent // 2  # two factors, since 2^exponent itself may be out of range
+    first, second = _power(half, flat), _power(exponent - half, flat)
     for i in range(start, start + count):
         flat[i] = flat[i] * first * second
-    return exponent
+
+
+@kernel("fold", tasks=lambda rows, *rest: -(-len(rows) // ROWS))
+def _fold(start, stop, rows, exponent, overflow):
+    n = rows.shape[1]
+    flat = rows.reshape(rows.size)
+    infinite = 255 if rows.itemsize == 4 else 2047
+    for r in range(start * ROWS, min(len(rows), stop * ROWS)):
+        if exponent[r] != 0:
+            _multiply(flat, r * n, n, exponent[r])
+            if _exponent_field(rows, r * n, n) == infinite:
+                overflow[r // ROWS] = 1
+
+
+def fold(rows, exponent):
+    """rows[R, n] *= 2^exponent[R], in place; whether an entry left the range of the dtype."""
+    overflow = np.zeros(-(-len(rows) // ROWS), np.uint8)
+    _fold(rows, exponent, overflow)
+    return bool(overflow.any())
 
 
 if config.DISABLE_JIT:  # interpreted kernels: the same number by NumPy
@@ -86,3 +123,7 @@ if config.DISABLE_JIT:  # interpreted kernels: the same number by NumPy
         bits, mantissa = (32, 23) if values.itemsize == 4 else (64, 52)
         row = values.reshape(-1)[start : start + count].view(f"u{values.itemsize}")
         return int((row & row.dtype.type((1 << (bits - 1)) - 1)).max(initial=0)) >> mantissa
+
+    def _multiply(flat, start, count, exponent):
+        with np.errstate(over="ignore", under="ignore"):
+            flat[start : start + count] = np.ldexp(flat[start : start + count], exponent)

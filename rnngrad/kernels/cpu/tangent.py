@@ -8,8 +8,7 @@ import numpy as np
 
 from ..._gemm import add_packed_product, pack
 from ..._jit import inner, kernel
-from .chain import ROWS
-from .scaling import rescale
+from .scaling import ROWS, rescale
 
 
 @inner()

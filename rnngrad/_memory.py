@@ -1,0 +1,116 @@
+"""Memory of results and of scratch: aligned for vector loads, and kept for the next call.
+
+The system hands out fresh memory page by page, at the first touch, and zeroes each page: for the arrays of one
+gradient this takes as long as a third of the arithmetic. So the memory of large arrays that are no longer used is
+kept and given to the next ones, up to ``RNNGRAD_KEEP_MB`` megabytes (default 256; 0 keeps none). Arrays in use are
+not counted, and an array is in use as long as any view of it lives.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_ALIGN = 64  # bytes of a cache line, and of the widest vector register
+_LARGE = 1 << 16  # bytes from which memory is kept; below, NumPy's own small blocks are as fast
+
+
+@functools.cache
+def keep_bytes() -> int:
+    """Bytes of unused memory that are kept at most."""
+    given = os.environ.get("RNNGRAD_KEEP_MB", "256")
+    if not given.isdigit():
+        raise ValueError(f"RNNGRAD_KEEP_MB is {given!r}; it must be a number of megabytes, 0 or more")
+    return int(given) << 20
+
+
+class _Kept:
+    """Unused blocks, the last used at the right."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[NDArray[np.uint8]] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> NDArray[np.uint8] | None:
+        """A block of exactly ``size`` bytes, or None."""
+        with self._lock:
+            for i in range(len(self._blocks) - 1, -1, -1):
+                if self._blocks[i].size == size:
+                    block = self._blocks[i]
+                    del self._blocks[i]
+                    self._bytes -= size
+                    return block
+        return None
+
+    def give(self, block: NDArray[np.uint8]) -> None:
+        """Keep a block, and let the longest unused ones go when there are too many."""
+        # Called when an array dies, which may be inside ``take`` on this very thread (the garbage collector): never
+        # wait here. A block not kept is simply released.
+        if block.size > keep_bytes() or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._blocks.append(block)
+            self._bytes += block.size
+            while self._bytes > keep_bytes():
+                self._bytes -= self._blocks.popleft().size
+        finally:
+            self._lock.release()
+
+
+_kept = _Kept()
+
+
+class _Lease:
+    """Owner of the memory of one array (NumPy keeps it as the base of all its views); gives the block back at the end.
+
+    A child process after a fork has copies of both, so blocks are never shared.
+    """
+
+    __slots__ = ("__array_interface__", "_block")
+
+    def __init__(self, block: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        address = block.ctypes.data
+        self._block = block
+        self.__array_interface__: dict[str, Any] = {
+            "shape": shape,
+            "typestr": dtype.str,
+            "data": (address + -address % _ALIGN, False),
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        _kept.give(self._block)
+
+
+def _block_size(size: int) -> int:
+    """Bytes of the block for ``size`` bytes: eight sizes per power of two, so that similar requests share."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return -(-size // step) * step + _ALIGN
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+    """An uninitialised C-contiguous array like ``numpy.empty``, aligned to 64 bytes."""
+    dtype = np.dtype(dtype)
+    size = int(math.prod(shape)) * dtype.itemsize
+    if size < _LARGE:
+        block = np.empty(size + _ALIGN, np.uint8)
+        start = -block.ctypes.data % _ALIGN
+        return block[start : start + size].view(dtype).reshape(shape)
+    wanted = _block_size(size)
+    block = _kept.take(wanted)
+    if block is None:
+        block = np.empty(wanted, np.uint8)
+    return np.asarray(_Lease(block, shape, dtype))
+
+
+def empty_like(array: NDArray) -> NDArray:
+    """An uninitialised C-contiguous array of the same shape and dtype."""
+    return empty(array.shape, array.dtype)
