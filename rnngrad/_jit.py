@@ -20,8 +20,12 @@ import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
-# Python division semantics put a branch in every loop that divides and stop it from vectorising.
-_FLAGS = {"error_model": "numpy", "fastmath": {"contract"}}
+_FLAGS = {
+    # Python division semantics put a branch in every loop that divides and stop it from vectorising.
+    "error_model": "numpy",
+    # x y + z may be rounded once (as CUDA does by default); nothing is reordered, no NaN or infinity assumed away.
+    "fastmath": {"contract"},
+}
 
 _PACKAGE = Path(__file__).parent
 
@@ -130,7 +134,12 @@ def _cache_is_writable() -> bool:
 
 def unit(function):
     """Scalar function, inlined into the kernels that call it (CPU) and callable from device code (CUDA)."""
-    return numba.njit(**_FLAGS, forceinline=True)(function)
+    compiled = numba.njit(**_FLAGS, forceinline=True)(function)
+    if not config.DISABLE_JIT:
+        # numba-cuda takes over these options and reads any fastmath as all of it, approximate division included;
+        # the CPU compiler holds its own reference.
+        compiled.targetoptions = {name: value for name, value in compiled.targetoptions.items() if name != "fastmath"}
+    return compiled
 
 
 def _name_apart(function, key):

@@ -3,7 +3,7 @@
     pip install -e '.[cuda]' && python scripts/ptx_check.py [--cc 9.0]
 
 For each cell, activation and dtype a small kernel calls the units that the CPU kernels call. Checked: it compiles, the
-float32 code holds no float64 instruction, and (where ``ptxas`` is on the PATH) it assembles without register spills.
+float32 code holds no float64 instruction, nothing is approximate or flushes subnormals, and (where ``ptxas`` is on the PATH) it assembles without register spills.
 """
 
 from __future__ import annotations
@@ -103,6 +103,9 @@ def main() -> None:
                 doubles = len(re.findall(r"\.f64", ptx))
                 if dtype == types.float32 and doubles:
                     raise SystemExit(f"{name}, {activation}: {doubles} float64 instructions in float32 code")
+                loose = sorted(set(re.findall(r"\S+\.(?:approx|ftz)\S*", ptx)))
+                if loose:
+                    raise SystemExit(f"{name}, {activation}, {dtype}: inexact instructions {', '.join(loose)}")
                 registers = assemble(ptx, cc)
                 count += 1
                 print(f"{name:18s} {activation:9s} {dtype}: {len(ptx.splitlines())} lines {registers}", flush=True)
