@@ -159,10 +159,36 @@ def _make_walk(vectors, accumulate):
                 tall(k, a, r // full * group_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
                 r += full
             while r + part <= m:
-                half(k, a, r // full * group_step + r % full * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                half(
+                    k,
+                    a,
+                    r // full * group_step + r % full * row_step,
+                    row_step,
+                    depth_step,
+                    b,
+                    b0,
+                    b_step,
+                    c,
+                    r * ldc + j,
+                    ldc,
+                    n - j,
+                )
                 r += part
             while r < m:
-                single(k, a, r // full * group_step + r % full * row_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                single(
+                    k,
+                    a,
+                    r // full * group_step + r % full * row_step,
+                    row_step,
+                    depth_step,
+                    b,
+                    b0,
+                    b_step,
+                    c,
+                    r * ldc + j,
+                    ldc,
+                    n - j,
+                )
                 r += 1
 
     return walk
@@ -274,7 +300,7 @@ if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the sa
 
     def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
         starts = [r // MR * group_step + r % MR for r in range(m)]
-        rows = np.stack([a[start :: depth_step][:k] for start in starts])
+        rows = np.stack([a[start::depth_step][:k] for start in starts])
         panels = -(-n // width)
         steps = (b_step * b.itemsize, b_panel * b.itemsize, b.itemsize)
         columns = np.lib.stride_tricks.as_strided(b, (k, panels, width), steps).reshape(k, -1)[:, :n]

@@ -167,14 +167,16 @@ def inner(*key):
     return decorate
 
 
-def kernel(*key, tasks, cached=True):
+def kernel(*key, tasks, work=lambda out, *rest: out.size, cached=True):
     """Decorate a loop nest ``f(start, stop, *arrays)`` over independent tasks, launched from Python as ``f(*arrays)``.
 
     ``tasks(*arrays)`` counts them. The range is split over threads of our own (the compiled code holds no lock and the
     tasks do not meet), which compiles three times faster than Numba's parallel mode, works with every threading
     layer and from any Python thread, and survives a fork. What a task does must not depend on how many threads
     there are. ``key`` names what the closure holds, for the compile cache; ``cached=False`` where it holds a user's
-    function. The first array is the main output: small ones are not worth a second thread.
+    function. ``work(*arrays)`` is roughly how many nanoseconds one thread takes in float64 (by default one for each
+    element of the first array): short jobs are not worth a second thread. ``MULTIPLY_ADDS`` of a product are one
+    nanosecond.
     """
 
     def decorate(function):
@@ -188,7 +190,7 @@ def kernel(*key, tasks, cached=True):
         @functools.wraps(function)
         def launch(*args):
             count = tasks(*args)
-            threads = min(num_threads(), count) if args[0].size >= _PARALLEL_SIZE else 1
+            threads = min(num_threads(), count) if work(*args) * args[0].itemsize >= 8 * _PARALLEL_WORK else 1
             _run(compiled, args, count, threads)
 
         launch.compiled = compiled
@@ -197,7 +199,8 @@ def kernel(*key, tasks, cached=True):
     return decorate
 
 
-_PARALLEL_SIZE = 4096  # elements of output below which one thread is faster (waking another takes about 30 us)
+MULTIPLY_ADDS = 25
+_PARALLEL_WORK = 200_000  # nanoseconds below which one thread is faster (waking another takes 50 to 100 us)
 
 
 @functools.cache

@@ -105,10 +105,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
         start = -block.ctypes.data % _ALIGN
         return block[start : start + size].view(dtype).reshape(shape)
     wanted = _block_size(size)
-    block = _kept.take(wanted)
-    if block is None:
-        block = np.empty(wanted, np.uint8)
-    return np.asarray(_Lease(block, shape, dtype))
+    kept = _kept.take(wanted)
+    return np.asarray(_Lease(np.empty(wanted, np.uint8) if kept is None else kept, shape, dtype))
 
 
 def empty_like(array: NDArray) -> NDArray:

@@ -3,7 +3,8 @@
     pip install -e '.[cuda]' && python scripts/ptx_check.py [--cc 9.0]
 
 For each cell, activation and dtype a small kernel calls the units that the CPU kernels call. Checked: it compiles, the
-float32 code holds no float64 instruction, nothing is approximate or flushes subnormals, and (where ``ptxas`` is on the PATH) it assembles without register spills.
+float32 code holds no float64 instruction, nothing is approximate or flushes subnormals, and (where ``ptxas`` is on the
+PATH) it assembles without register spills.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from .. import _checks
 from .._blas import one_blas_thread
 from .._results import Result
-from ..dynamics.chain import JacobianChain, ScaledMatrices
+from ..dynamics.chain import JacobianChain
 from ..dynamics.rollout import Trajectory
+from ..dynamics.scaled import ScaledMatrices
 
 _PIECE = 16  # steps whose products are held at once
 

@@ -2,91 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from .._blas import one_blas_thread
 from .._memory import empty
-from ..kernels import backend as find_backend
 from .jacobian import local_jacobians
 from .rollout import Trajectory
-
-_LN2 = np.log(2.0)
-
-Norm = Literal[2, "fro"]
-
-
-@dataclass(frozen=True)
-class ScaledMatrices:
-    """Matrices kept as mantissa[..., B, N, N] 2^exponent[..., B, N], one exponent per row (or per column).
-
-    ``axis`` says which: -2 when each row has its own, -1 when each column has.
-    """
-
-    mantissa: NDArray
-    exponent: NDArray
-    axis: int
-
-    def common(self) -> tuple[NDArray, NDArray]:
-        """(matrix[..., N, N], exponent[...]) with one exponent per matrix; entries below it round to 0."""
-        live = np.any(self.mantissa != 0, axis=-1 if self.axis == -2 else -2)
-        top = np.max(np.where(live, self.exponent, np.iinfo(np.int64).min // 2), axis=-1)
-        top = np.where(live.any(axis=-1), top, 0)
-        shift = np.clip(self.exponent - top[..., None], -4000, 0)
-        shift = np.expand_dims(shift, -1 if self.axis == -2 else -2)
-        return np.ldexp(self.mantissa, shift.astype(np.int32)), top
-
-    def dense(self) -> NDArray:
-        """The matrices themselves, made in place: the mantissas are used up.
-
-        Raises
-        ------
-        OverflowError
-            An entry is beyond the dtype; its logarithm is not (use the log-norms).
-        """
-        if not self.exponent.any():
-            return self.mantissa
-        rows = np.ascontiguousarray(self.mantissa if self.axis == -2 else self.mantissa.swapaxes(-1, -2))
-        if find_backend().fold(rows.reshape(-1, rows.shape[-1]), np.ascontiguousarray(self.exponent).reshape(-1)):
-            raise OverflowError(
-                f"the product has entries above 2^{int(self.exponent.max()) - 1}, beyond {rows.dtype.name}; use log_norm"
-            )
-        return rows if self.axis == -2 else rows.swapaxes(-1, -2)
-
-    def log_norm(self, ord: Norm = 2) -> NDArray[np.float64]:
-        """Natural logarithm of the norm of every matrix; -inf for a zero matrix."""
-        matrix, top = self.common()
-        if ord == 2:
-            norm = _singular_values(matrix)[..., 0]
-        else:
-            norm = np.linalg.norm(matrix.astype(np.float64), axis=(-2, -1))
-        with np.errstate(divide="ignore"):
-            return np.log(norm) + top * _LN2
-
-    def log_singular_values(self) -> NDArray[np.float64]:
-        """Natural logarithms of the singular values, descending, (..., N); NaN below the rounding of the largest."""
-        matrix, top = self.common()
-        values = _singular_values(matrix)
-        floor = matrix.shape[-1] * np.finfo(matrix.dtype).eps * values[..., :1]
-        with np.errstate(divide="ignore"):
-            logs = np.log(values) + top[..., None] * _LN2
-        return np.where((values < floor) & (values[..., :1] > 0), np.nan, logs)
-
-
-def _singular_values(matrix: NDArray) -> NDArray[np.float64]:
-    with one_blas_thread():
-        return np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
-
-
-def scaled(rows: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
-    """Rows (R, ...) as mantissas of magnitude below 1 and an exponent each: one product cannot overflow them."""
-    largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
-    exponent = np.frexp(largest)[1].astype(np.int64)
-    return np.ldexp(rows, -exponent.astype(np.int32).reshape(-1, *[1] * (rows.ndim - 1))), exponent
+from .scaled import Norm, ScaledMatrices, scaled
 
 
 class JacobianChain:
@@ -210,10 +135,11 @@ class JacobianChain:
         rows = self._identity_rows()
         out = empty((t + 1, *rows.shape), rows.dtype)
         out[t] = rows
-        exponents = np.zeros((t + 1, len(rows)), np.int64)
+        exponents = empty((t + 1, len(rows)), np.int64)
+        exponents[t] = 0
         if t:
             none = np.zeros(len(rows), np.int64)
-            _, exponents[:t] = self.jacobians.adjoint(rows, none, self._samples(len(rows)), t, t, out=out[:t])
+            self.jacobians.adjoint(rows, none, self._samples(len(rows)), t, t, out=(out[:t], exponents[:t]))
         shape = (t + 1, self.B, self.N)
         return ScaledMatrices(out.reshape(*shape, self.N), exponents.reshape(shape), -2)
 
@@ -221,10 +147,12 @@ class JacobianChain:
         columns, steps = self._identity_rows(), self.T - k
         out = empty((steps + 1, *columns.shape), columns.dtype)
         out[0] = columns
-        exponents = np.zeros((steps + 1, len(columns)), np.int64)
+        exponents = empty((steps + 1, len(columns)), np.int64)
+        exponents[0] = 0
         if steps:
             none = np.zeros(len(columns), np.int64)
-            _, exponents[1:] = self.jacobians.tangent(columns, none, self._samples(len(columns)), k, steps, out=out[1:])
+            results = out[1:], exponents[1:]
+            self.jacobians.tangent(columns, none, self._samples(len(columns)), k, steps, out=results)
         shape = (steps + 1, self.B, self.N)
         return ScaledMatrices(out.reshape(*shape, self.N).swapaxes(-1, -2), exponents.reshape(shape), -1)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .._memory import empty
 from ..kernels import backend as find_backend
 from .rollout import Trajectory, constants, second_weights
+from .scaled import Scaled, scaled_arrays
 from .system import System
 
 _FACTORS = ("update_s", "update_a", "update_a2", "inner_s", "inner_a", "emit_s")
@@ -65,20 +66,18 @@ class FactoredJacobians:
         return FactoredJacobians(self.net, padded=self.padded, backend=self.backend, **dict(zip(_FACTORS, flat)))
 
     def adjoint(
-        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: NDArray | None = None
-    ) -> tuple[NDArray, NDArray]:
+        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None
+    ) -> Scaled:
         """Carry rows y[R, S, n] 2^exponent[R] from state t_from back.
 
         Returns the results at steps t_from - steps … t_from - 1, in the order of time, and their exponents.
         """
-        if out is None:
-            out = empty((steps, *y.shape), y.dtype)
-        exponents = empty((steps, len(y)), np.int64)
+        rows, exponents = out or scaled_arrays(steps, y)
         find_backend(self.backend).adjoint_chain(
-            out, exponents, y, exponent, sample, t_from, self.arrays, self.net.W, second_weights(self.net),
+            rows, exponents, y, exponent, sample, t_from, self.arrays, self.net.W, second_weights(self.net),
             self._masks, self.net.cell.emits_state,
         )  # fmt: skip
-        return out, exponents
+        return rows, exponents
 
     def tangent(
         self,
@@ -89,20 +88,18 @@ class FactoredJacobians:
         steps: int,
         dz: NDArray | None = None,
         dz2: NDArray | None = None,
-        out: NDArray | None = None,
-    ) -> tuple[NDArray, NDArray]:
+        out: Scaled | None = None,
+    ) -> Scaled:
         """Carry columns v[R, S, n] 2^exponent[R] from state t_from on; dz, dz2 change the pre-activations."""
-        if out is None:
-            out = empty((steps, *v.shape), v.dtype)
-        exponents = empty((steps, len(v)), np.int64)
+        rows, exponents = out or scaled_arrays(steps, v)
         P, P2, n = self.update_a.shape[3], self.update_a2.shape[3], self.net.n
         if dz is None or dz2 is None:
             dz, dz2 = np.empty((0, len(v), P, n), v.dtype), np.empty((0, len(v), P2, n), v.dtype)
         find_backend(self.backend).tangent_chain(
-            out, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
+            rows, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
             self._masks, self.net.cell.emits_state,
         )  # fmt: skip
-        return out, exponents
+        return rows, exponents
 
     def explicit(self, G: NDArray) -> tuple[NDArray, NDArray]:
         """Adjoints of the pre-activations, given adjoints G[T, B, S, n] of s_1 … s_T with earlier states held fixed."""

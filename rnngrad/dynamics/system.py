@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from ..kernels import backend as find_backend
+from .scaled import Scaled, scaled_arrays
 
 _STATE, _INPUT, _PARAMS = 0, 1, 2  # arguments of f
 _CHECKED = 64  # steps at which a derivative is compared with finite differences
@@ -171,14 +172,14 @@ class DenseJacobians:
         return self.J
 
     def adjoint(
-        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: NDArray | None = None
-    ) -> tuple[NDArray, NDArray]:
+        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None
+    ) -> Scaled:
         """Carry rows back; see :meth:`FactoredJacobians.adjoint`."""
         return self._carry(y, exponent, sample, t_from, steps, out, False)
 
     def tangent(
-        self, v: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, *, out: NDArray | None = None
-    ) -> tuple[NDArray, NDArray]:
+        self, v: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, *, out: Scaled | None = None
+    ) -> Scaled:
         """Carry columns forward; see :meth:`FactoredJacobians.tangent`."""
         return self._carry(v, exponent, sample, t_from, steps, out, True)
 
@@ -189,17 +190,16 @@ class DenseJacobians:
         sample: NDArray,
         t_from: int,
         steps: int,
-        out: NDArray | None,
+        out: Scaled | None,
         forward: bool,
-    ) -> tuple[NDArray, NDArray]:
-        if out is None:
-            out = np.empty((steps, *y.shape))
-        exponents = np.empty((steps, len(y)), np.int64)
-        rows = out.reshape(steps, len(y), self.net.n)
+    ) -> Scaled:
+        out = out or scaled_arrays(steps, y)
+        rows, exponents = out
         find_backend(self.backend).dense_chain(
-            rows, exponents, y.reshape(len(y), -1), exponent, sample, t_from, self.J, forward
-        )
-        return out, exponents
+            rows.reshape(steps, len(y), self.net.n), exponents, y.reshape(len(y), -1), exponent, sample, t_from,
+            self.J, forward,
+        )  # fmt: skip
+        return out
 
 
 def _compiled(name: str, function: Any) -> Any:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from ..dynamics.chain import scaled
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
+from ..dynamics.scaled import scaled
 from ..losses import Loss
 from .assemble import evaluate, explicit_gradients, state_adjoint
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from ..._gemm import add_packed_product, pack, packed_product
-from ..._jit import inner, kernel
+from ..._jit import MULTIPLY_ADDS, inner, kernel
 from .tuples import PUT, TAKE, copy_rows
 
 
@@ -81,7 +81,13 @@ def backprop(cell, phi):
                 for r in range(S):
                     g_new[b, r, i] += ds[r]
 
-    @kernel("backprop", cell.name, phi, tasks=lambda gs, *rest: -(-gs.shape[1] // rest[-1]))
+    @kernel(
+        "backprop",
+        cell.name,
+        phi,
+        tasks=lambda gs, *rest: -(-gs.shape[1] // rest[-1]),
+        work=lambda gs, da, *rest: da.size * (3 + da.shape[3] / MULTIPLY_ADDS),
+    )
     def run(start, stop, gs, da, da2, gh, states, a, a2, W, W2, lengths, consts, tile):
         T, B, _, n = a.shape
         for block in range(start, stop):

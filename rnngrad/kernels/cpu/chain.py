@@ -8,7 +8,7 @@ underflows: its value is mantissa * 2^exponent. Nothing here depends on the cell
 import numpy as np
 
 from ..._gemm import add_packed_product, pack, packed_product
-from ..._jit import inner, kernel
+from ..._jit import MULTIPLY_ADDS, inner, kernel
 from .scaling import ROWS, rescale
 
 
@@ -77,7 +77,11 @@ def adjoint_step(y, new, scratch, sample, t, factors, weights, masks, emits_stat
         _spread(new, dq, emit_s[t], by_e, sample)
 
 
-@kernel("adjoint_chain", tasks=lambda out, *rest: -(-out.shape[1] // ROWS))
+@kernel(
+    "adjoint_chain",
+    tasks=lambda out, *rest: -(-out.shape[1] // ROWS),
+    work=lambda out, *rest: out.size * (1 + rest[-2][0] * out.shape[3] / MULTIPLY_ADDS),
+)
 def _adjoint_chain(
     start, stop, out, exponents, y, exponent, sample, t_from, factors, weights, masks, gates, emits_state
 ):
@@ -97,9 +101,8 @@ def _adjoint_chain(
         for d in range(steps):
             new = out[steps - 1 - d, r0:r1]
             adjoint_step(current, new, scratch, sample[r0:r1], t_from - 1 - d, factors, weights, masks, emits_state)
-            for r in range(rows):
-                count[r] += rescale(new, r * S * n, S * n)
-                exponents[steps - 1 - d, r0 + r] = count[r]
+            rescale(new, S * n, count[:rows])
+            exponents[steps - 1 - d, r0:r1] = count[:rows]
             current = new
 
 

@@ -30,57 +30,65 @@ def factors(cell, phi):
     inner_vjp = unit.inner_vjp if two_stage else None
 
     @inner(cell.name, phi)
-    def row(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k, buffer, unit_g):
-        n = s.shape[1]
+    def rows(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k, t, lengths, buffer, unit_g):
+        B, n = a.shape[0], a.shape[2]
         one, zero = s.dtype.type(1), s.dtype.type(0)
-        for r in range(S):
-            unit_g[:] = zero
-            unit_g[r] = one
-            for i in range(n):
-                d = update_vjp(phi, take_s(s, i), take_a(a, i), take_a2(a2, i), take_k(k, i), take_s(unit_g, i))
-                put_s(buffer, 0, i, d[0])
-                put_a(buffer, S, i, d[1])
-                put_a2(buffer, S + P, i, d[2])
-            copy_rows(update_s[r], buffer, 0)
-            copy_rows(update_a[r], buffer, S)
-            copy_rows(update_a2[r], buffer, S + P)
-        if two_stage:
-            for i in range(n):
-                ds, da = inner_vjp(phi, take_s(s, i), take_a(a, i), take_k(k, i), one)
-                put_s(buffer, 0, i, ds)
-                put_a(buffer, S, i, da)
-            copy_rows(inner_s, buffer, 0)
-            copy_rows(inner_a, buffer, S)
-        if emits_state:
-            emit_s[:] = zero
-            emit_s[0] = one
-        else:
-            for i in range(n):
-                put_s(buffer, 0, i, emit_vjp(phi, take_s(s, i), take_k(k, i), one))
-            copy_rows(emit_s, buffer, 0)
+        for b in range(B):
+            if t >= lengths[b]:  # a padded step copies the state
+                update_s[b] = zero
+                for r in range(S):
+                    update_s[b, r, r] = one
+                update_a[b] = zero
+                update_a2[b] = zero
+                inner_s[b] = zero
+                inner_a[b] = zero
+                emit_s[b] = zero
+                continue
+            sb, ab, a2b, kb = s[b], a[b], a2[b], k[min(b, k.shape[0] - 1)]
+            for r in range(S):
+                for c in range(S):
+                    for i in range(n):
+                        unit_g[c, i] = one if c == r else zero
+                for i in range(n):
+                    d = update_vjp(phi, take_s(sb, i), take_a(ab, i), take_a2(a2b, i), take_k(kb, i), take_s(unit_g, i))
+                    put_s(buffer, 0, i, d[0])
+                    put_a(buffer, S, i, d[1])
+                    put_a2(buffer, S + P, i, d[2])
+                copy_rows(update_s[b, r], buffer, 0)
+                copy_rows(update_a[b, r], buffer, S)
+                copy_rows(update_a2[b, r], buffer, S + P)
+            if two_stage:
+                for i in range(n):
+                    ds, da = inner_vjp(phi, take_s(sb, i), take_a(ab, i), take_k(kb, i), one)
+                    put_s(buffer, 0, i, ds)
+                    put_a(buffer, S, i, da)
+                copy_rows(inner_s[b], buffer, 0)
+                copy_rows(inner_a[b], buffer, S)
+            if emits_state:
+                for c in range(S):
+                    for i in range(n):
+                        emit_s[b, c, i] = zero if c else one
+            else:
+                for i in range(n):
+                    put_s(buffer, 0, i, emit_vjp(phi, take_s(sb, i), take_k(kb, i), one))
+                copy_rows(emit_s[b], buffer, 0)
 
-    @kernel("factors", cell.name, phi, tasks=lambda update_s, *rest: len(update_s))
+    @kernel(
+        "factors",
+        cell.name,
+        phi,
+        tasks=lambda update_s, *rest: len(update_s),
+        work=lambda update_s, update_a, *rest: 3 * update_a.size,
+    )
     def run(start, stop, update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2, lengths, consts):
-        B, n = a.shape[1], a.shape[3]
+        n = a.shape[3]
         buffer = np.empty((S + P + P2, n), a.dtype)  # of no other array: the loops that fill it vectorise
         unit_g = np.empty((S, n), a.dtype)
         for t in range(start, stop):
-            for b in range(B):
-                if t < lengths[b]:
-                    k = consts[min(t, consts.shape[0] - 1), min(b, consts.shape[1] - 1)]
-                    row(
-                        update_s[t, b], update_a[t, b], update_a2[t, b], inner_s[t, b], inner_a[t, b],
-                        emit_s[t, b], states[t, b], a[t, b], a2[t, b], k, buffer, unit_g,
-                    )  # fmt: skip
-                else:  # a padded step copies the state
-                    update_s[t, b] = 0
-                    for r in range(S):
-                        update_s[t, b, r, r] = 1
-                    update_a[t, b] = 0
-                    update_a2[t, b] = 0
-                    inner_s[t, b] = 0
-                    inner_a[t, b] = 0
-                    emit_s[t, b] = 0
+            rows(
+                update_s[t], update_a[t], update_a2[t], inner_s[t], inner_a[t], emit_s[t], states[t], a[t], a2[t],
+                consts[min(t, consts.shape[0] - 1)], t, lengths, buffer, unit_g,
+            )  # fmt: skip
 
     return run
 

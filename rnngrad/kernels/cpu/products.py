@@ -8,7 +8,7 @@ not depend on the number of threads.
 import numpy as np
 
 from ..._gemm import MR, add_packed_product, add_transposed_product, fill_panels, pack, panel_width
-from ..._jit import inner, kernel
+from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..._memory import empty
 
 _ROWS = 256  # rows of one piece
@@ -17,7 +17,11 @@ _DEPTH = 256  # rows of x packed at once in ``outer``: a panel stays in the firs
 _TASKS = 8  # pieces of a sum, where there are fewer blocks of columns than this
 
 
-@kernel("affine", tasks=lambda out, *rest: -(-len(out) // _ROWS))
+@kernel(
+    "affine",
+    tasks=lambda out, *rest: -(-len(out) // _ROWS),
+    work=lambda out, x, *rest: out.size * (0.5 + x.shape[1] / MULTIPLY_ADDS),
+)
 def _affine(start, stop, out, x, panels, bias, first, columns):
     """out[r, first : first + columns] = bias + x[r] B, piece by piece of rows; with empty panels the bias alone."""
     R, C = out.shape
@@ -45,7 +49,11 @@ def affine(out, x, U, bias, runs):
         _affine(flat, x, none, bias[p], p * n, n)
 
 
-@kernel("input_adjoint", tasks=lambda dx, *rest: -(-len(dx) // _ROWS))
+@kernel(
+    "input_adjoint",
+    tasks=lambda dx, *rest: -(-len(dx) // _ROWS),
+    work=lambda dx, da, first, depth, *rest: dx.size * depth / MULTIPLY_ADDS,
+)
 def _input_adjoint(start, stop, dx, da, first, depth, panels, more):
     """dx[r] = da[r, first : first + depth] B, or added to it."""
     R, m = dx.shape
@@ -100,7 +108,11 @@ def _pack_rows(start, stop, flat, x, m, width):
         fill_panels(block, 0, count, x[r0:r1, :m], False)
 
 
-@kernel("outer", tasks=lambda parts, da, first, x, packed, chunk, block: parts.shape[0] * -(-parts.shape[1] // block))
+@kernel(
+    "outer",
+    tasks=lambda parts, da, first, x, packed, chunk, block: parts.shape[0] * -(-parts.shape[1] // block),
+    work=lambda parts, da, *rest: parts[0].size * len(da) / MULTIPLY_ADDS,
+)
 def _outer(start, stop, parts, da, first, x, packed, chunk, block):
     """parts[piece, c, m] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows.
 
@@ -135,10 +147,10 @@ def _outer(start, stop, parts, da, first, x, packed, chunk, block):
             else:
                 left, d_step, g_step = da_flat[r0 * lead + first + c0 :], lead, MR
             if packed.size > 0:
-                panels = packed[r0 * count * width :]
-                add_transposed_product(rows, depth, left, d_step, g_step, panels, width, depth * width, width, m, out, m)
+                right, r_step, p_step = packed[r0 * count * width :], width, depth * width
             else:
-                add_transposed_product(rows, depth, left, d_step, g_step, x_flat[r0 * ldx :], ldx, width, width, m, out, m)
+                right, r_step, p_step = x_flat[r0 * ldx :], ldx, width
+            add_transposed_product(rows, depth, left, d_step, g_step, right, r_step, p_step, width, m, out, m)
             r0 += depth
 
 
@@ -160,7 +172,7 @@ def outer(da, first, columns, x, m):
     return parts[0] if len(parts) == 1 else parts.sum(axis=0)
 
 
-@kernel("column_sums", tasks=lambda parts, *rest: len(parts))
+@kernel("column_sums", tasks=lambda parts, *rest: len(parts), work=lambda parts, da, *rest: da.size / 4)
 def _column_sums(start, stop, parts, da, chunk):
     R, C = da.shape
     for piece in range(start, stop):

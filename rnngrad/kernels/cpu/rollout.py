@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from ..._gemm import add_packed_product, pack
-from ..._jit import inner, kernel
+from ..._jit import MULTIPLY_ADDS, inner, kernel
 from .tuples import PUT, TAKE, copy_rows
 
 
@@ -57,7 +57,13 @@ def rollout(cell, phi):
                 put_s(row, 0, i, update(phi, take_s(sb, i), take_a(ab, i), take_a2(a2b, i), take_k(kb, i)))
             copy_rows(new[b], row, 0)
 
-    @kernel("rollout", cell.name, phi, tasks=lambda states, *rest: -(-states.shape[1] // rest[-1]))
+    @kernel(
+        "rollout",
+        cell.name,
+        phi,
+        tasks=lambda states, *rest: -(-states.shape[1] // rest[-1]),
+        work=lambda states, a, *rest: a.size * (3 + a.shape[3] / MULTIPLY_ADDS),
+    )
     def run(start, stop, states, a, a2, e, q, W, W2, lengths, consts, tile):
         # states[T+1, B, S, n]  a[T, B, P, n]  a2[T, B, P2, n]  e, q[T, B, n] where the cell has them
         T, B, _, n = a.shape

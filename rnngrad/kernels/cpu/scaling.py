@@ -13,10 +13,11 @@ ROWS = 64  # rows of one task: enough for a matrix product, few enough for the c
 
 
 @intrinsic
-def _exponent_field(typingctx, values, start, count):
-    """Biased exponent of the largest magnitude among values[start : start + count] (the flat array); 0 if all are 0.
+def _exponent_fields(typingctx, values, start, rows, count):
+    """Biased exponents of the largest magnitude of each row, as (the least, the greatest) of them.
 
-    Without its sign bit a float is ordered as an integer, and NaN above all; integer maxima vectorise.
+    Row r is values[start + r count : start + (r + 1) count] of the flat array; a row of zeros has 0. Without its sign
+    bit a float is ordered as an integer, and NaN above all; integer maxima vectorise.
     """
     dtype = values.dtype
 
@@ -26,59 +27,79 @@ def _exponent_field(typingctx, values, start, count):
         vector, index_type = ir.VectorType(integer, lanes), ir.IntType(64)
         array = context.make_array(signature.args[0])(context, builder, args[0])
         data = builder.bitcast(array.data, integer.as_pointer())
-        first = builder.gep(data, [context.cast(builder, args[1], signature.args[1], types.int64)])
-        length = context.cast(builder, args[2], signature.args[2], types.int64)
+        start, rows, length = (context.cast(builder, args[i], signature.args[i], types.int64) for i in (1, 2, 3))
         magnitude = ir.Constant(integer, (1 << (bits - 1)) - 1)
         magnitudes = ir.Constant(vector, [magnitude] * lanes)
-        top = cgutils.alloca_once_value(builder, ir.Constant(integer, 0))
-        tops = cgutils.alloca_once_value(builder, ir.Constant(vector, [ir.Constant(integer, 0)] * lanes))
-        lanes_value = ir.Constant(index_type, lanes)
+        zeros = ir.Constant(vector, [ir.Constant(integer, 0)] * lanes)
+        lanes_value, one = ir.Constant(index_type, lanes), ir.Constant(index_type, 1)
         whole = builder.sdiv(length, lanes_value)
-
-        def keep(slot, value):
-            old = builder.load(slot)
-            builder.store(builder.select(builder.icmp_unsigned(">", value, old), value, old), slot)
-
-        with cgutils.for_range(builder, whole) as loop:
-            address = builder.gep(first, [builder.mul(loop.index, lanes_value)])
-            value = builder.load(builder.bitcast(address, vector.as_pointer()), align=bits // 8)
-            keep(tops, builder.and_(value, magnitudes))
         reduce = builder.module.declare_intrinsic(
             f"llvm.vector.reduce.umax.v{lanes}i{bits}", fnty=ir.FunctionType(integer, [vector])
         )
-        keep(top, builder.call(reduce, [builder.load(tops)]))
-        one = ir.Constant(index_type, 1)
-        with cgutils.for_range_slice(builder, builder.mul(whole, lanes_value), length, one, intp=index_type) as (i, _):
-            keep(top, builder.and_(builder.load(builder.gep(first, [i])), magnitude))
-        field = builder.lshr(builder.load(top), ir.Constant(integer, mantissa))
-        return field if bits == 64 else builder.zext(field, index_type)
+        tops, top = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, integer)
+        least = cgutils.alloca_once_value(builder, magnitude)
+        greatest = cgutils.alloca_once_value(builder, ir.Constant(integer, 0))
 
-    return types.int64(values, start, count), codegen
+        def keep(slot, value, which=">"):
+            old = builder.load(slot)
+            builder.store(builder.select(builder.icmp_unsigned(which, value, old), value, old), slot)
+
+        with cgutils.for_range(builder, rows, intp=index_type) as row:
+            first = builder.gep(data, [builder.add(start, builder.mul(row.index, length))])
+            builder.store(zeros, tops)
+            with cgutils.for_range(builder, whole) as loop:
+                address = builder.gep(first, [builder.mul(loop.index, lanes_value)])
+                value = builder.load(builder.bitcast(address, vector.as_pointer()), align=bits // 8)
+                keep(tops, builder.and_(value, magnitudes))
+            builder.store(builder.call(reduce, [builder.load(tops)]), top)
+            tail = builder.mul(whole, lanes_value)
+            with cgutils.for_range_slice(builder, tail, length, one, intp=index_type) as (i, _):
+                keep(top, builder.and_(builder.load(builder.gep(first, [i])), magnitude))
+            keep(least, builder.load(top), "<")
+            keep(greatest, builder.load(top))
+
+        def field(slot):
+            value = builder.lshr(builder.load(slot), ir.Constant(integer, mantissa))
+            return value if bits == 64 else builder.zext(value, index_type)
+
+        return context.make_tuple(builder, signature.return_type, (field(least), field(greatest)))
+
+    return types.UniTuple(types.int64, 2)(values, start, rows, count), codegen
+
+
+@unit
+def _range(values):
+    """(bias of the exponent field, field of infinities, w) of the dtype of ``values``."""
+    return (126, 255, 60) if values.itemsize == 4 else (1022, 2047, 500)
 
 
 @inner()
-def rescale(values, start, count):
-    """Take a power of two 2^k out of values[start : start + count] (the flat array) if it left 2^(+-w); return k.
+def rescale(values, count, exponents):
+    """Take a power of two 2^k out of each row of ``count`` numbers that left 2^(+-w), and add k to its exponent.
 
-    w is half of the exponent range, so one more product overflows only if it multiplies by more than 2^w. Dividing by
-    a power of two is exact but for entries 2^-w below the largest. Rows that are zero, or hold a NaN or an
-    infinity, stay as they are.
+    ``values`` is contiguous and as long as ``exponents``. w is half of the exponent range, so one more product
+    overflows only if it multiplies by more than 2^w. Dividing by a power of two is exact but for entries 2^-w below
+    the largest. Rows that are zero, or hold a NaN or an infinity, stay as they are.
     """
-    single = values.itemsize == 4
-    field = _exponent_field(values, start, count)
-    exponent = field - (126 if single else 1022)  # the largest magnitude is in [2^(exponent - 1), 2^exponent)
-    if abs(exponent) <= (60 if single else 500) or field == (255 if single else 2047):
-        return 0
+    bias, infinite, w = _range(values)
+    least, greatest = _exponent_fields(values, 0, exponents.size, count)
+    if least - bias >= -w and greatest - bias <= w:
+        return
     flat = values.reshape(values.size)
-    if field == 0:  # zero, or subnormal: the exponent field does not tell
-        largest = 0.0
-        for i in range(start, start + count):
-            largest = max(largest, abs(np.float64(flat[i])))
-        if largest == 0.0:
-            return 0
-        exponent = np.int64(math.frexp(largest)[1])
-    _multiply(flat, start, count, -exponent)
-    return exponent
+    for r in range(exponents.size):
+        field = _exponent_fields(values, r * count, 1, count)[1]
+        exponent = field - bias  # the largest magnitude is in [2^(exponent - 1), 2^exponent)
+        if abs(exponent) <= w or field == infinite:
+            continue
+        if field == 0:  # zero, or subnormal: the exponent field does not tell
+            largest = 0.0
+            for i in range(r * count, (r + 1) * count):
+                largest = max(largest, abs(np.float64(flat[i])))
+            if largest == 0.0:
+                continue
+            exponent = np.int64(math.frexp(largest)[1])
+        _multiply(flat, r * count, count, -exponent)
+        exponents[r] += exponent
 
 
 @unit
@@ -98,15 +119,14 @@ def _multiply(flat, start, count, exponent):
         flat[i] = flat[i] * first * second
 
 
-@kernel("fold", tasks=lambda rows, *rest: -(-len(rows) // ROWS))
+@kernel("fold", tasks=lambda rows, *rest: -(-len(rows) // ROWS), work=lambda rows, *rest: rows.size / 4)
 def _fold(start, stop, rows, exponent, overflow):
     n = rows.shape[1]
     flat = rows.reshape(rows.size)
-    infinite = 255 if rows.itemsize == 4 else 2047
     for r in range(start * ROWS, min(len(rows), stop * ROWS)):
         if exponent[r] != 0:
             _multiply(flat, r * n, n, exponent[r])
-            if _exponent_field(rows, r * n, n) == infinite:
+            if _exponent_fields(rows, r * n, 1, n)[1] == _range(rows)[1]:
                 overflow[r // ROWS] = 1
 
 
@@ -119,10 +139,11 @@ def fold(rows, exponent):
 
 if config.DISABLE_JIT:  # interpreted kernels: the same number by NumPy
 
-    def _exponent_field(values, start, count):
+    def _exponent_fields(values, start, rows, count):
         bits, mantissa = (32, 23) if values.itemsize == 4 else (64, 52)
-        row = values.reshape(-1)[start : start + count].view(f"u{values.itemsize}")
-        return int((row & row.dtype.type((1 << (bits - 1)) - 1)).max(initial=0)) >> mantissa
+        block = values.reshape(-1)[start : start + rows * count].reshape(rows, count).view(f"u{values.itemsize}")
+        fields = (block & block.dtype.type((1 << (bits - 1)) - 1)).max(axis=1, initial=0) >> mantissa
+        return int(fields.min()), int(fields.max())
 
     def _multiply(flat, start, count, exponent):
         with np.errstate(over="ignore", under="ignore"):

@@ -9,8 +9,7 @@ import functools
 import numpy as np
 
 from ..._jit import inner, kernel
-from .chain import ROWS
-from .scaling import rescale
+from .scaling import ROWS, rescale
 
 STEP = 1e-30  # of the complex-step derivative: its square is lost beside 1, so no truncation error is left
 
@@ -113,11 +112,11 @@ def dense_chain(start, stop, out, exponents, y, exponent, sample, t_from, J, for
     """
     steps, R, n = out.shape
     for r in range(start * ROWS, min(R, stop * ROWS)):
-        current, count = y[r], exponent[r]
+        current, count = y[r], exponent[r : r + 1].copy()
         for d in range(steps):
             slot = d if forward else steps - 1 - d
             t = t_from + d if forward else t_from - 1 - d
             _times(out[slot, r], current, J[t, sample[r]], forward)
-            count += rescale(out[slot], r * n, n)
-            exponents[slot, r] = count
+            rescale(out[slot, r], n, count)
+            exponents[slot, r] = count[0]
             current = out[slot, r]

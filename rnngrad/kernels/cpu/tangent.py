@@ -7,7 +7,7 @@ carry an exponent each, as in ``chain``. Nothing here depends on the cell.
 import numpy as np
 
 from ..._gemm import add_packed_product, pack
-from ..._jit import inner, kernel
+from ..._jit import MULTIPLY_ADDS, inner, kernel
 from .scaling import ROWS, rescale
 
 
@@ -74,7 +74,11 @@ def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_stat
     _add_columns(new, z2, update_a2[t], by_a2, sample)
 
 
-@kernel("tangent_chain", tasks=lambda out, *rest: -(-out.shape[1] // ROWS))
+@kernel(
+    "tangent_chain",
+    tasks=lambda out, *rest: -(-out.shape[1] // ROWS),
+    work=lambda out, *rest: out.size * (1 + rest[-1] * out.shape[3] / MULTIPLY_ADDS),
+)
 def _tangent_chain(
     start, stop, out, exponents, v, exponent, sample, t_from, changes, factors, weights, masks, emits_state, gates
 ):
@@ -103,10 +107,9 @@ def _tangent_chain(
                 z2[:rows] = 0
             new = out[d, r0:r1]
             tangent_step(current, new, scratch, sample[r0:r1], t_from + d, factors, weights, masks, emits_state, gates)
-            for r in range(rows):
-                if not driven:
-                    count[r] += rescale(new, r * S * n, S * n)
-                exponents[d, r0 + r] = count[r]
+            if not driven:
+                rescale(new, S * n, count[:rows])
+            exponents[d, r0:r1] = count[:rows]
             current = new
 
 
