@@ -41,6 +41,7 @@ class _Kept:
 
     def take(self, size: int) -> NDArray[np.uint8] | None:
         """A block of exactly ``size`` bytes, or None."""
+        keep_bytes()  # a setting that cannot be read is said here, not where an array dies
         with self._lock:
             for i in range(len(self._blocks) - 1, -1, -1):
                 if self._blocks[i].size == size:

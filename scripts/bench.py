@@ -4,8 +4,8 @@
     python scripts/bench.py --only lstm,chain  rows whose name holds one of these words
     python scripts/bench.py --json out.json    the numbers as well
 
-Each contender is called in turn, round after round, and the median is kept, so that a drift of the machine's speed
-meets all of them alike. BPTT rows include the forward pass and give the gradients of all parameters and of x; chain
+The contenders take turns of a tenth of a second, round after round, so that a drift of the machine's speed meets all
+of them alike; the first call of a turn is not timed, and the median of the others is kept. BPTT rows include the forward pass and give the gradients of all parameters and of x; chain
 rows give dh_T/dh_k for every k, forward pass included. Peers that are not installed are left out and named.
 """
 
@@ -30,6 +30,8 @@ import numpy as np
 import rnngrad as rg
 
 Contender = Callable[[], object]
+
+TURN = 0.1  # seconds
 
 BPTT_SIZES = [(16, 8, 500, 64), (64, 16, 200, 32), (256, 64, 200, 32)]
 CHAIN_SIZES = [(16, 100, 32), (64, 100, 16), (128, 200, 8), (256, 100, 4)]
@@ -162,17 +164,22 @@ def chain_row(n: int, T: int, B: int, dtype: str) -> dict[str, Contender]:
 
 
 def measure(contenders: dict[str, Contender], seconds: float) -> dict[str, float]:
-    """Median milliseconds of each, called in turn for about ``seconds`` seconds (at least 5 rounds)."""
-    for run in contenders.values():
-        run()
-        run()
+    """Median milliseconds of each, in turns of at least ``TURN`` seconds, for about ``seconds`` seconds in all."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["rnngrad"]) < 5:
+    rounds = 0
+    while time.perf_counter() < end or rounds < 3:
+        rounds += 1
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            run()  # untimed: the threads of the contender before may still be spinning, the caches are its own
+            turn_ends = time.perf_counter() + TURN
+            while True:
+                start = time.perf_counter()
+                run()
+                stop = time.perf_counter()
+                times[name].append(1e3 * (stop - start))
+                if stop >= turn_ends:
+                    break
     return {name: statistics.median(values) for name, values in times.items()}
 
 

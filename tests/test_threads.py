@@ -16,7 +16,7 @@ from rnngrad import _jit
 
 HERE = Path(__file__).parent
 
-#: sizes at which kernels use all threads: more than 4096 elements of output, several tasks
+#: sizes with several tasks for every kernel; short work stays on one thread, so ``all_threads`` lowers that limit
 LARGE = (
     {"cell": "lstm", "n": 24, "T": 60, "B": 20, "m": 5},
     {"cell": "gru_reset_before", "n": 40, "T": 12, "B": 37, "m": 33},
@@ -48,12 +48,40 @@ def python(code, **environment):
     return run.stdout
 
 
-def test_large_results_are_large():
-    """The sizes below would not be cut into shares otherwise."""
+@pytest.fixture
+def all_threads(monkeypatch):
+    """Every kernel with several tasks uses several threads."""
+    monkeypatch.setattr(_jit, "_PARALLEL_WORK", 0)
+    monkeypatch.setattr(_jit, "num_threads", lambda: 3)
+
+
+def test_every_kernel_is_shared_out(all_threads, monkeypatch):
+    """The tests below would compare nothing otherwise."""
+    shared, run = {}, _jit._run
+
+    def spy(compiled, args, count, threads):
+        name = getattr(compiled, "py_func", compiled).__rnngrad_key__.split("-")[0]
+        shared[name] = max(shared.get(name, 0), threads)
+        run(compiled, args, count, threads)
+
+    monkeypatch.setattr(_jit, "_run", spy)
     for sizes in LARGE:
-        states = make_case(**sizes).traj.states
-        assert states.size >= _jit._PARALLEL_SIZE
-        assert states.shape[1] > 8
+        results(sizes)
+    assert {"affine", "rollout", "backprop", "outer", "factors", "adjoint_chain", "tangent_chain", "dense"} <= set(
+        shared
+    )
+    assert set(shared.values()) == {3}, shared
+
+
+def test_short_work_stays_on_one_thread(monkeypatch):
+    calls, run = [], _jit._run
+    monkeypatch.setattr(_jit, "num_threads", lambda: 3)
+    monkeypatch.setattr(_jit, "_run", lambda *args: (calls.append(args[3]), run(*args)))
+    make_case("lstm", T=40, B=17).traj.states  # noqa: B018
+    assert set(calls) == {1}
+    calls.clear()
+    make_case("lstm", T=400, B=170).traj.states  # noqa: B018
+    assert 3 in calls
 
 
 @pytest.mark.slow
@@ -61,6 +89,7 @@ def test_results_do_not_depend_on_the_number_of_threads(tmp_path):
     code = """
 import numpy as np, test_threads
 from rnngrad import _jit
+_jit._PARALLEL_WORK = 0
 for i, sizes in enumerate(test_threads.LARGE):
     np.savez(f"FOLDER/{_jit.num_threads()}-{i}.npz", **test_threads.results(sizes))
 """
@@ -88,7 +117,7 @@ except ValueError as error:
     assert message.strip() == f"RNNGRAD_NUM_THREADS is {given!r}; it must be a positive integer"
 
 
-def test_calls_from_several_threads_equal_serial_ones():
+def test_calls_from_several_threads_equal_serial_ones(all_threads):
     jobs = LARGE * 4
     serial = [results(sizes) for sizes in LARGE] * 4
     with ThreadPoolExecutor(4) as pool:
@@ -117,12 +146,15 @@ def test_a_failing_share_raises_here():
 
 RUN = """
 import json
+import numpy as np
+import rnngrad as rg
 from cases import make_case
 from rnngrad import _jit
 sums = {}
 for cell in json.loads("CELLS"):
     case = make_case(cell)
-    sums[cell] = case.traj.states.tobytes().hex()
+    grads = rg.bptt(case.traj, rg.losses.squared_error(np.ones_like(case.traj.y)))
+    sums[cell] = case.traj.states.tobytes().hex() + "".join(g.tobytes().hex() for _, g in grads.parameters())
 print(json.dumps({"folder": str(_jit.cache_folder()), "states": sums}))
 """
 

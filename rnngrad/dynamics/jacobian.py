@@ -29,7 +29,7 @@ class FactoredJacobians:
     update_a, update_a2 : ndarray (T, B, S, P, n), (T, B, S, P2, n)
         ds'/da, ds'/da2.
     inner_s, inner_a : ndarray (T, B, S, n), (T, B, P, n)
-        dq/ds, dq/da of two-stage cells (else unused).
+        dq/ds, dq/da of two-stage cells; (T, B, 0, n) for others.
     emit_s : ndarray (T, B, S, n)
         de/ds.
     """
@@ -124,8 +124,9 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     net = traj.net
     T, B, S, n = traj.T, traj.B, net.S, net.n
     P, P2 = traj.a.shape[2], traj.a2.shape[2]
-    shapes = ((S, S), (S, P), (S, P2), (S,), (P,), (S,))
-    arrays = [np.zeros((T, B, *shape, n), net.dtype) for shape in shapes]
+    Q, Q2 = (S, P) if net.cell.two_stage else (0, 0)
+    shapes = ((S, S), (S, P), (S, P2), (Q,), (Q2,), (S,))
+    arrays = [empty((T, B, *shape, n), net.dtype) for shape in shapes]
     find_backend(traj.backend).factors(net.cell, net.phi)(
         *arrays, traj.states, traj.a, traj.a2, traj.lengths, constants(net)
     )

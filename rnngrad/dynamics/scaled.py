@@ -53,7 +53,7 @@ class ScaledMatrices:
         OverflowError
             An entry is beyond the dtype; its logarithm is not (use the log-norms).
         """
-        if not self.exponent.any():
+        if np.count_nonzero(self.exponent) == 0:
             return self.mantissa
         rows = np.ascontiguousarray(self.mantissa if self.axis == -2 else self.mantissa.swapaxes(-1, -2))
         if find_backend().fold(rows.reshape(-1, rows.shape[-1]), np.ascontiguousarray(self.exponent).reshape(-1)):
