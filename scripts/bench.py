@@ -5,8 +5,9 @@
     python scripts/bench.py --json out.json    the numbers as well
 
 The contenders take turns of a tenth of a second, round after round, so that a drift of the machine's speed meets all
-of them alike; the first call of a turn is not timed, and the median of the others is kept. BPTT rows include the forward pass and give the gradients of all parameters and of x; chain
-rows give dh_T/dh_k for every k, forward pass included. Peers that are not installed are left out and named.
+of them alike; the first call of a turn is not timed, and the median of the others is kept. BPTT rows include the
+forward pass and give the gradients of all parameters and of x; chain rows give dh_T/dh_k for every k, forward pass
+included. Peers that are not installed are left out and named.
 """
 
 from __future__ import annotations
