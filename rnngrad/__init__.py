@@ -15,15 +15,18 @@ __version__ = "0.1.0"
 # Names and where they live; imported on first use, so that ``import rnngrad`` itself costs next to nothing.
 _NAMES = {
     "Network": "network",
+    "Stack": "stack",
     "System": "dynamics.system",
     "CELLS": "cells",
     "rollout": "dynamics.rollout",
     "Trajectory": "dynamics.rollout",
+    "StackTrajectory": "dynamics.stack",
     "jacobians": "dynamics.jacobian",
     "jacobian_chain": "dynamics.chain",
     "JacobianChain": "dynamics.chain",
     "bptt": "gradients.bptt",
     "Gradients": "gradients.assemble",
+    "StackGradients": "gradients.stack",
     "truncated_bptt": "gradients.truncated",
     "rtrl": "gradients.rtrl",
     "gradient_flow": "gradients.flow",

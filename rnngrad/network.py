@@ -231,6 +231,16 @@ class Network:
         return self.S * self.n
 
     @property
+    def state_shape(self) -> tuple[int, int]:
+        """(S, n), the shape of one sample's state."""
+        return self.S, self.n
+
+    @property
+    def blocks(self) -> dict[str, slice]:
+        """Where each state vector ("h", "c") lies in the full state."""
+        return {name: slice(i * self.n, (i + 1) * self.n) for i, name in enumerate(self.cell.states)}
+
+    @property
     def dtype(self) -> np.dtype:
         return self.W.dtype
 

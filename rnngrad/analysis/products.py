@@ -82,8 +82,8 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
 def products(chain: JacobianChain, t: int, lags: Sequence[int] | NDArray) -> Iterator[ScaledMatrices]:
     """Phi(t, t - lag) of every sample for ascending lags, each reached from the one before."""
     B, N, net = chain.B, chain.N, chain.trajectory.net
-    eye = np.eye(N, dtype=net.dtype).reshape(N, net.S, net.n)
-    rows = np.ascontiguousarray(np.broadcast_to(eye, (B, N, net.S, net.n))).reshape(B * N, net.S, net.n)
+    eye = np.eye(N, dtype=net.dtype).reshape(N, *net.state_shape)
+    rows = np.ascontiguousarray(np.broadcast_to(eye, (B, N, *net.state_shape))).reshape(B * N, *net.state_shape)
     exponent, sample = np.zeros(B * N, np.int64), np.repeat(np.arange(B), N)
     at = t
     for lag in lags:

@@ -95,7 +95,7 @@ def jacobian_spectrum(traj: Trajectory, *, times: Any = None, sample: int = 0) -
 def dense_at(jacobians: Any, traj: Trajectory, t: int, sample: int) -> NDArray:
     """J_t of one sample, (N, N), without making the others dense."""
     net, N = traj.net, traj.net.N
-    rows = np.eye(N, dtype=net.dtype).reshape(N, net.S, net.n)
+    rows = np.eye(N, dtype=net.dtype).reshape(N, *net.state_shape)
     out, exponents = jacobians.adjoint(rows, np.zeros(N, np.int64), np.full(N, sample), t, 1)
     return np.ldexp(out[0].reshape(N, N), exponents[0].astype(np.int32)[:, None])
 

@@ -27,7 +27,8 @@ class JacobianChain:
         self.jacobians = local_jacobians(traj)
         self.T, self.B = traj.T, traj.B
         self.N = traj.net.N
-        self._states = traj.net.cell.states if hasattr(traj.net, "cell") else ("s",)
+        self._row = traj.net.state_shape
+        self._blocks = traj.net.blocks
 
     # -- products ----------------------------------------------------------------------------------------------
 
@@ -104,10 +105,6 @@ class JacobianChain:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _row(self) -> tuple[int, int]:
-        return self.trajectory.net.S, self.trajectory.net.n
-
     def _identity_rows(self) -> NDArray:
         eye = np.eye(self.N, dtype=self.trajectory.net.dtype)
         return np.ascontiguousarray(np.broadcast_to(eye, (self.B, self.N, self.N))).reshape(-1, *self._row)
@@ -159,10 +156,9 @@ class JacobianChain:
     def _block(self, matrices: ScaledMatrices, block: tuple[str, str] | None) -> ScaledMatrices:
         if block is None:
             return matrices
-        if not isinstance(block, tuple) or len(block) != 2 or any(name not in self._states for name in block):
-            raise ValueError(f"block is {block!r}; it must be a pair (row, column) of the states {self._states}")
-        n = self.trajectory.net.n
-        rows, columns = (slice(i * n, (i + 1) * n) for i in map(self._states.index, block))
+        if not isinstance(block, tuple) or len(block) != 2 or any(name not in self._blocks for name in block):
+            raise ValueError(f"block is {block!r}; it must be a pair (row, column) of the states {tuple(self._blocks)}")
+        rows, columns = (self._blocks[name] for name in block)
         kept = rows if matrices.axis == -2 else columns
         return ScaledMatrices(matrices.mantissa[..., rows, columns], matrices.exponent[..., kept], matrices.axis)
 

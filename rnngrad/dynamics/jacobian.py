@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -101,13 +102,16 @@ class FactoredJacobians:
         )  # fmt: skip
         return rows, exponents
 
-    def explicit(self, G: NDArray) -> tuple[NDArray, NDArray]:
-        """Adjoints of the pre-activations, given adjoints G[T, B, S, n] of s_1 … s_T with earlier states held fixed."""
-        da = np.einsum("tbsn,tbspn->tbpn", G, self.update_a)
-        da2 = np.einsum("tbsn,tbspn->tbpn", G, self.update_a2)
+    def explicit(self, G: NDArray, at: Any = ...) -> tuple[NDArray, NDArray]:
+        """Adjoints of the pre-activations, given adjoints G[..., S, n] of the states after them, earlier ones held fixed.
+
+        G is (T, B, S, n) for s_1 … s_T; or rows (R, S, n) with ``at`` indexing (T, B) to choose each row's place.
+        """
+        da = np.einsum("...sn,...spn->...pn", G, self.update_a[at])
+        da2 = np.einsum("...sn,...spn->...pn", G, self.update_a2[at])
         if self.net.cell.two_stage:
-            dq = np.tensordot(da2, self.net.W2, axes=((2, 3), (0, 1)))
-            da += dq[:, :, None] * self.inner_a
+            dq = np.tensordot(da2, self.net.W2, axes=((-2, -1), (0, 1)))
+            da += dq[..., None, :] * self.inner_a[at]
         return np.ascontiguousarray(da), np.ascontiguousarray(da2)
 
     def dense(self) -> NDArray:
@@ -134,8 +138,22 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     return FactoredJacobians(net, padded=padded, backend=traj.backend, **dict(zip(_FACTORS, arrays)))
 
 
-def local_jacobians(traj: Trajectory) -> Any:
-    """The Jacobians in the form that suits the system: factored for networks, dense for a user's function."""
+def through_output(traj: Trajectory, gh: NDArray) -> NDArray:
+    """gh_t dh_t/ds_t (T, B, S, n) for gh (T, B, n): from the output to the state it is made of."""
+    net = traj.net
+    gs = np.zeros((traj.T, traj.B, *net.state_shape), net.dtype)
+    if isinstance(net, System) or net.cell.outputs_state:
+        gs[:, :, 0] = gh
+    else:
+        find_backend(traj.backend).output_vjp(net.cell, net.phi)(
+            gs, np.ascontiguousarray(gh), traj.states[1:], constants(net)
+        )
+    return gs
+
+
+@functools.singledispatch
+def local_jacobians(traj: Any) -> Any:
+    """The Jacobians in the form that suits the system: factored for networks and stacks, dense for a user's function."""
     return traj.net._local_jacobians(traj) if isinstance(traj.net, System) else factored_jacobians(traj)
 
 

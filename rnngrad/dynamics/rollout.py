@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,38 @@ from .._memory import empty
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
+from ..stack import Stack
 from .system import System
 
 
+class Steps:
+    """What every trajectory has."""
+
+    x: NDArray
+    diverged: NDArray
+
+    @property
+    def T(self) -> int:
+        """Steps."""
+        return self.x.shape[0]
+
+    @property
+    def B(self) -> int:
+        """Samples in the batch."""
+        return self.x.shape[1]
+
+    def require_finite(self) -> None:
+        """Raise ``ValueError`` if the rollout diverged: no gradient of it means anything."""
+        if (self.diverged >= 0).any():
+            b = int(np.argmax(self.diverged >= 0))
+            raise ValueError(
+                f"the trajectory is not finite from step {int(self.diverged[b])} on (sample {b}); "
+                "shorten it, or scale the recurrent weights down"
+            )
+
+
 @dataclass(frozen=True)
-class Trajectory:
+class Trajectory(Steps):
     """States of a network along its inputs.
 
     Attributes
@@ -52,44 +80,26 @@ class Trajectory:
     inner: NDArray
     backend: str = "auto"
 
-    @property
-    def T(self) -> int:
-        """Steps."""
-        return self.x.shape[0]
-
-    @property
-    def B(self) -> int:
-        """Samples in the batch."""
-        return self.x.shape[1]
-
-    def require_finite(self) -> None:
-        """Raise ``ValueError`` if the rollout diverged: no gradient of it means anything."""
-        if (self.diverged >= 0).any():
-            b = int(np.argmax(self.diverged >= 0))
-            raise ValueError(
-                f"the trajectory is not finite from step {int(self.diverged[b])} on (sample {b}); "
-                "shorten it, or scale the recurrent weights down"
-            )
-
 
 def rollout(
-    net: Network | System,
+    net: Network | Stack | System,
     x: Any = None,
     s0: Any = None,
     lengths: Any = None,
     *,
     steps: int | None = None,
     backend: str = "auto",
-) -> Trajectory:
+) -> Any:
     """Drive a network: s_t = f(s_{t-1}, x_t), y_t = V h_t + c.
 
     Parameters
     ----------
-    net : Network or System
+    net : Network, Stack or System
     x : array (T, B, m), or (T, m) for one sequence (then B = 1)
         Inputs; None runs ``steps`` steps with zero input.
     s0 : array (B, S, n), (S, n) or, with one state vector per unit, (n,)
-        Initial state; zeros by default. Without the batch axis it starts every sample; without x its batch axis sets B.
+        Initial state (of a stack: the joint state, S = 1 and n = N); zeros by default. Without the batch axis it starts
+        every sample; without x its batch axis sets B.
     lengths : integers (B,)
         Steps of each sequence, 1…T; later steps change nothing.
     steps : int
@@ -97,7 +107,7 @@ def rollout(
 
     Returns
     -------
-    Trajectory
+    Trajectory, or StackTrajectory
 
     Raises
     ------
@@ -109,22 +119,39 @@ def rollout(
     DivergenceWarning
         The state left the finite numbers; the step is named and kept in ``diverged``.
     """
-    if not isinstance(net, (Network, System)):
-        raise ValueError(f"net is {type(net).__name__}; it must be a Network or a System")
+    if not isinstance(net, (Network, Stack, System)):
+        raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack or a System")
     x = inputs(net, x, steps, _batch(s0))
     T, B, _ = x.shape
     lengths = _checks.lengths(lengths, T, B)
     if lengths.min() < T:  # padding may hold anything, and must not meet a product
         x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, net.dtype.type(0))
+    return run(net, x, initial_state(net, s0, B), lengths, backend)
+
+
+@functools.singledispatch
+def run(net: Any, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> Any:
+    """The trajectory for arguments that are checked; one function for each kind of network."""
+    raise NotImplementedError(type(net).__name__)
+
+
+@run.register
+def _run_system(net: System, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> Trajectory:
+    T, B, _ = x.shape
+    states = empty((T + 1, B, 1, net.n), net.dtype)
+    states[0] = s0
+    find_backend(backend).system_rollout(net.f)(states, x, net.params, lengths)
+    h, none = states[1:, :, 0], np.empty((0, B, 0, net.n))
+    return Trajectory(net, x, states, h, h, lengths, first_divergence(states), none, none, none, none, backend)
+
+
+@run.register
+def _run_network(net: Network, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> Trajectory:
     kernels = find_backend(backend)
-    n, dtype = net.n, net.dtype
+    T, B, _ = x.shape
+    n, dtype, cell = net.n, net.dtype, net.cell
     states = empty((T + 1, B, net.S, n), dtype)
-    states[0] = initial_state(net, s0, B)
-    if isinstance(net, System):
-        kernels.system_rollout(net.f)(states, x, net.params, lengths)
-        h, none = states[1:, :, 0], np.empty((0, B, 0, n))
-        return Trajectory(net, x, states, h, h, lengths, first_divergence(states), none, none, none, none, backend)
-    cell = net.cell
+    states[0] = s0
     a = empty((T, B, len(cell.gates), n), dtype)
     a2 = empty((T, B, len(cell.gates2), n), dtype)
     emitted = empty((0 if cell.emits_state else T, B, n), dtype)
@@ -141,12 +168,20 @@ def rollout(
     else:
         h = empty((T, B, n), dtype)
         kernels.output(cell, net.phi)(h, states[1:], constants(net))
-    y = h
     if net.V is not None:
-        y = empty((T, B, net.p), dtype)
         h = np.ascontiguousarray(h)
-        kernels.affine(y.reshape(T * B, 1, -1), h.reshape(T * B, n), net.V[None], net.c[None], input_runs((0,)))
+    y = readout(net, h, backend)
     return Trajectory(net, x, states, h, y, lengths, first_divergence(states), a, a2, emitted, inner, backend)
+
+
+def readout(net: Any, h: NDArray, backend: str) -> NDArray:
+    """y = V h + c (T, B, p), or h itself where there is none."""
+    if net.V is None:
+        return h
+    T, B, n = h.shape
+    y, rows = empty((T, B, net.p), net.dtype), np.ascontiguousarray(h).reshape(T * B, n)
+    find_backend(backend).affine(y.reshape(T * B, 1, -1), rows, net.V[None], net.c[None], input_runs((0,)))
+    return y
 
 
 def inputs(net: Any, x: Any, steps: int | None, B: int = 1) -> NDArray:
@@ -168,7 +203,7 @@ def _batch(s0: Any) -> int:
 
 def initial_state(net: Any, s0: Any, B: int) -> NDArray:
     """s_0 as (B, S, n)."""
-    S, n = net.S, net.n
+    S, n = net.state_shape
     if s0 is None:
         return np.zeros((B, S, n), net.dtype)
     ndim = _checks.numbers("s0", s0).ndim

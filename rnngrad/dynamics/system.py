@@ -62,6 +62,7 @@ class System:
         n_inputs: int = 0,
     ) -> None:
         self.n = self.N = self.p = _checks.integer("n_state", n_state, 1)
+        self.state_shape, self.blocks = (1, self.n), {"s": slice(0, self.n)}
         self.m = _checks.integer("n_inputs", n_inputs, 0)
         self.params = _checks.array("params", np.atleast_1d(np.asarray(params, dtype=np.float64)), ("q",))
         self.params.flags.writeable = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._memory import empty
-from ..dynamics.rollout import Trajectory, constants, input_runs
+from ..dynamics.jacobian import through_output
+from ..dynamics.rollout import Trajectory, input_runs
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss, LossValue
@@ -59,10 +61,21 @@ class Gradients:
 
     def norm(self) -> float:
         """Euclidean norm over all parameters."""
-        return float(np.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for _, g in self.parameters())))
+        return euclidean_norm(g for _, g in self.parameters())
 
 
-def evaluate(traj: Trajectory, loss: Loss) -> LossValue:
+def euclidean_norm(arrays: Iterable[NDArray]) -> float:
+    """Norm of all entries together; a power of two is taken out, so it over- or underflows only if the result does."""
+    arrays = list(arrays)
+    largest = max((float(np.abs(g).max(initial=0)) for g in arrays), default=0.0)
+    if largest == 0 or not np.isfinite(largest):
+        return largest
+    exponent = int(np.frexp(largest)[1])
+    total = sum(float(np.sum(np.square(np.ldexp(g.astype(np.float64), -exponent)))) for g in arrays)
+    return float(np.ldexp(np.sqrt(total), exponent))
+
+
+def evaluate(traj: Any, loss: Loss) -> LossValue:
     """The loss at the trajectory's outputs."""
     if not isinstance(loss, Loss):
         raise ValueError(
@@ -72,7 +85,7 @@ def evaluate(traj: Trajectory, loss: Loss) -> LossValue:
     return loss(traj.y, traj.lengths)
 
 
-def output_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
+def output_adjoint(traj: Any, dy: NDArray) -> NDArray:
     """dL/dh (T, B, n) through the readout of the same step only."""
     net = traj.net
     if net.V is None:
@@ -82,21 +95,13 @@ def output_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
     return gh.reshape(traj.T, traj.B, net.n)
 
 
-def state_adjoint(traj: Trajectory, dy: NDArray) -> NDArray:
+@functools.singledispatch
+def state_adjoint(traj: Any, dy: NDArray) -> NDArray:
     """dL/ds_t (T, B, S, n) through the readout of the same step only: d+L/ds_1 … d+L/ds_T."""
-    net = traj.net
-    gh = output_adjoint(traj, dy)
-    if isinstance(net, System):
-        return gh[:, :, None]
-    gs = np.zeros((traj.T, traj.B, net.S, net.n), net.dtype)
-    if net.cell.outputs_state:
-        gs[:, :, 0] = gh
-    else:
-        find_backend(traj.backend).output_vjp(net.cell, net.phi)(gs, gh, traj.states[1:], constants(net))
-    return gs
+    return through_output(traj, output_adjoint(traj, dy))
 
 
-def readout_gradients(traj: Trajectory, dy: NDArray) -> dict[str, NDArray]:
+def readout_gradients(traj: Any, dy: NDArray) -> dict[str, NDArray]:
     """dL/dV, dL/dc."""
     net = traj.net
     if net.V is None:
@@ -117,7 +122,14 @@ def emitted(traj: Trajectory) -> NDArray:
     return traj.emitted.reshape(rows, -1)
 
 
-def explicit_gradients(traj: Trajectory, jacobians: Any, G: NDArray) -> dict[str, NDArray]:
+@functools.singledispatch
+def collect(traj: Any, loss: float, G: NDArray, parts: dict[str, Any]) -> Any:
+    """Gradients from the adjoints G (T+1, B, S, n) of s_0 … s_T and what ``explicit_gradients`` made of them."""
+    return Gradients(loss=loss, s=G, s0=G[0], **parts)
+
+
+@functools.singledispatch
+def explicit_gradients(traj: Any, jacobians: Any, G: NDArray) -> dict[str, Any]:
     """Gradients of recurrent parameters and x from adjoints G (T, B, S, n) of s_1 … s_T, earlier states held fixed."""
     net = traj.net
     if isinstance(net, System):

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from .._memory import empty_like
 from ..dynamics.rollout import Trajectory, constants, second_weights, tile_rows
+from ..dynamics.stack import StackTrajectory, reverse
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss
 from .assemble import Gradients, evaluate, output_adjoint, readout_gradients, recurrent_gradients
+from .stack import StackGradients
 from .truncated import truncated_bptt
 
 
-def bptt(traj: Trajectory, loss: Loss) -> Gradients:
+def bptt(traj: Any, loss: Loss) -> Any:
     """Gradient of a loss along a trajectory by backpropagation through time.
 
     dL/ds_{t-1} = J_t^T dL/ds_t + d+L/ds_{t-1},  dL/dW = sum_t (dL/da_t) e_{t-1}^T  (Werbos 1990).
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory or StackTrajectory
     loss : Loss
         From :mod:`rnngrad.losses`.
 
     Returns
     -------
-    Gradients
+    Gradients, or StackGradients
         All parameters, x, s_0, and dL/ds_t for every t. A padded step contributes nothing.
 
     Raises
@@ -35,13 +44,25 @@ def bptt(traj: Trajectory, loss: Loss) -> Gradients:
     if isinstance(traj.net, System):  # dense Jacobians: one segment over the whole sequence
         return truncated_bptt(traj, loss, k1=traj.T, k2=traj.T)
     value = evaluate(traj, loss)
+    grads = backpropagate(traj, output_adjoint(traj, value.dy))
+    return dataclasses.replace(grads, loss=value.value, **readout_gradients(traj, value.dy))
+
+
+@functools.singledispatch
+def backpropagate(traj: Any, gh: NDArray) -> Any:
+    """Gradients without loss and readout, from gh (T, B, n): the loss's own derivative with respect to h_1 … h_T."""
+    raise NotImplementedError(type(traj).__name__)
+
+
+@backpropagate.register
+def _backpropagate_network(traj: Trajectory, gh: NDArray) -> Gradients:
     net = traj.net
     gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
     find_backend(traj.backend).backprop(net.cell, net.phi)(
         gs,
         da,
         da2,
-        output_adjoint(traj, value.dy),
+        gh,
         traj.states,
         traj.a,
         traj.a2,
@@ -51,5 +72,22 @@ def bptt(traj: Trajectory, loss: Loss) -> Gradients:
         constants(net),
         tile_rows(net.n),
     )
-    parts = recurrent_gradients(traj, da, da2) | readout_gradients(traj, value.dy)
-    return Gradients(loss=value.value, s=gs, s0=gs[0], **parts)
+    return Gradients(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
+
+
+@backpropagate.register
+def _backpropagate_stack(traj: StackTrajectory, gh: NDArray) -> StackGradients:
+    """Layer by layer from the top: what a layer's inputs receive is what the outputs below are charged with."""
+    layers: list[tuple[Gradients, ...]] = []
+    for row in reversed(traj.layers):
+        parts, gx, start = [], None, 0
+        for backward, layer in enumerate(row):
+            own = np.ascontiguousarray(gh[..., start : start + layer.net.n])
+            start += layer.net.n
+            grads = backpropagate(layer, reverse(own, traj.lengths) if backward else own)
+            received = reverse(grads.x, traj.lengths) if backward else grads.x
+            gx = received if gx is None else gx + received
+            parts.append(grads)
+        layers.insert(0, tuple(parts))
+        gh = gx
+    return StackGradients(loss=0.0, layers=tuple(layers), x=gh)

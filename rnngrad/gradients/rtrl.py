@@ -32,6 +32,8 @@ def rtrl(traj: Trajectory, loss: Loss) -> Gradients:
     Gradients
         All parameters and s_0; ``x`` and ``s`` are None (they need the backward pass).
     """
+    if not isinstance(traj, Trajectory):
+        raise ValueError(f"traj is {type(traj).__name__}; rtrl takes one-layer networks and systems (use bptt)")
     value = evaluate(traj, loss)
     if isinstance(traj.net, System):
         return _system_rtrl(traj, value)

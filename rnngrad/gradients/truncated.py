@@ -9,20 +9,19 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import Trajectory
 from ..dynamics.scaled import scaled
 from ..losses import Loss
-from .assemble import Gradients, evaluate, explicit_gradients, readout_gradients, state_adjoint
+from .assemble import collect, evaluate, explicit_gradients, readout_gradients, state_adjoint
 
 
 def truncated_bptt(
-    traj: Trajectory,
+    traj: Any,
     loss: Loss,
     window: int | None = None,
     *,
     k1: int | None = None,
     k2: int | None = None,
-) -> Gradients:
+) -> Any:
     """Gradient in which a loss reaches back a limited number of steps.
 
     ``window=p``: every dL_t goes back to steps t, t-1, …, t-p+1 (note 001). ``k1, k2``: every k1 steps the losses of
@@ -31,14 +30,14 @@ def truncated_bptt(
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory or StackTrajectory
     loss : Loss
     window : int
         p >= 1; or give both ``k1`` >= 1 and ``k2`` >= k1.
 
     Returns
     -------
-    Gradients
+    Gradients, or StackGradients
         ``s[t]`` is the truncated adjoint used at step t, summed over the segments; ``s0`` is what reaches s_0.
 
     Raises
@@ -57,7 +56,7 @@ def truncated_bptt(
     jacobians = local_jacobians(traj)
     G = windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, k2)
     parts = explicit_gradients(traj, jacobians, G[1:]) | readout_gradients(traj, value.dy)
-    return Gradients(loss=value.value, s=G, s0=G[0], **parts)
+    return collect(traj, value.value, G, parts)
 
 
 def windowed_adjoints(jacobians: Any, direct: NDArray, k1: int, k2: int) -> NDArray:

@@ -1,0 +1,242 @@
+"""Stacks along their inputs: every layer is an ordinary rollout over the layer below, and so are its Jacobians.
+
+The joint state of a stack whose layers all run forward is s_t = [s^0_t; s^1_t; …], all layers end to end. Layer l reads
+h^{l-1}_t of the *same* step, so ds_t/ds_{t-1} is block lower-triangular: with A_l = ds^l_t/ds^l_{t-1},
+B_l = ds^l_t/dh^{l-1}_t and C_l = dh^l_t/ds^l_t,
+
+    J^{l,l} = A_l,    J^{l,j} = B_l C_{l-1} J^{l-1,j}  for j < l.
+
+Products with it go from layer to layer within a step; it is dense only when asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._memory import empty
+from ..kernels import backend as find_backend
+from ..stack import Stack
+from .jacobian import FactoredJacobians, factored_jacobians, local_jacobians, through_output
+from .rollout import Steps, Trajectory, input_runs, readout, run
+from .scaled import Scaled, scaled, scaled_arrays
+
+
+@dataclass(frozen=True)
+class StackTrajectory(Steps):
+    """States of a stack along its inputs.
+
+    Attributes
+    ----------
+    net : Stack
+    x : ndarray (T, B, m)
+    layers : tuple of tuples of Trajectory
+        ``layers[l]`` is (forward,) or (forward, backward). A backward trajectory lies in its own order of time: its
+        step 1 reads the last step of each sequence. Each is an ordinary trajectory; chains and Jacobians of one
+        direction of one layer are those of its trajectory.
+    h : ndarray (T, B, n)
+        Output of the top layer in the order of x, [forward; backward] where it has two directions.
+    y : ndarray (T, B, p)
+        Outputs V h + c; h itself without a readout.
+    lengths : ndarray (B,)
+    diverged : ndarray (B,)
+        First step (of its own direction) at which a layer's state is not finite; -1 where there is none.
+    """
+
+    net: Stack
+    x: NDArray
+    layers: tuple[tuple[Trajectory, ...], ...]
+    h: NDArray
+    y: NDArray
+    lengths: NDArray
+    diverged: NDArray
+    backend: str = "auto"
+
+    @cached_property
+    def states(self) -> NDArray:
+        """Joint states s_0 … s_T, (T+1, B, 1, N); see ``net.blocks`` for what lies where."""
+        require_forward(self.net, "joint states")
+        return np.concatenate([_flat(row[0].states) for row in self.layers], axis=-1)[:, :, None]
+
+
+def require_forward(net: Stack, what: str) -> None:
+    """Raise where a layer runs backward: then no state at one step determines the next."""
+    if net.bidirectional:
+        layer = next(i for i, row in enumerate(net.layers) if len(row) == 2)
+        raise ValueError(
+            f"layer {layer} runs in both directions, so the stack has no {what}; ask for those of one direction, "
+            f"traj.layers[{layer}][0] (forward) or traj.layers[{layer}][1] (backward)"
+        )
+
+
+def reverse(values: NDArray, lengths: NDArray) -> NDArray:
+    """Each sequence of (T, B, …) reversed within its own length; what lies beyond stays."""
+    T = len(values)
+    t = np.arange(T)[:, None]
+    index = np.where(t < lengths, lengths - 1 - t, t)
+    return np.take_along_axis(values, index.reshape(*index.shape, *[1] * (values.ndim - 2)), axis=0)
+
+
+def _flat(states: NDArray) -> NDArray:
+    """(…, S, n) as (…, S n)."""
+    return states.reshape(*states.shape[:-2], -1)
+
+
+@run.register
+def _run_stack(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> StackTrajectory:
+    layers: list[tuple[Trajectory, ...]] = []
+    h, start = x, 0
+    for row in net.layers:
+        trajectories, outputs = [], []
+        for backward, layer in enumerate(row):
+            first = s0[:, 0, start : start + layer.N].reshape(len(s0), *layer.state_shape)
+            start += layer.N
+            traj = run(layer, reverse(h, lengths) if backward else np.ascontiguousarray(h), first, lengths, backend)
+            trajectories.append(traj)
+            outputs.append(reverse(traj.h, lengths) if backward else traj.h)
+        layers.append(tuple(trajectories))
+        h = np.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
+    bad = np.stack([traj.diverged for row in layers for traj in row])
+    first_bad = np.where(bad < 0, len(x) + 1, bad).min(axis=0)
+    diverged = np.where((bad >= 0).any(axis=0), first_bad, -1)
+    return StackTrajectory(net, x, tuple(layers), h, readout(net, h, backend), lengths, diverged, backend)
+
+
+@dataclass(frozen=True)
+class StackJacobians:
+    """Joint Jacobians of a forward stack, by way of its layers' factored ones.
+
+    Attributes
+    ----------
+    layers : tuple of FactoredJacobians
+    outputs : tuple of ndarray (T, B, S, n)
+        dh^l_t/ds^l_t per unit, of all layers but the top one.
+    """
+
+    net: Stack
+    layers: tuple[FactoredJacobians, ...]
+    outputs: tuple[NDArray, ...]
+    backend: str
+
+    @property
+    def _slices(self) -> list[slice]:
+        return [self.net.blocks[f"l{layer}"] for layer in range(len(self.layers))]
+
+    def flattened(self) -> StackJacobians:
+        """The same with time and batch as one axis, so that rows can be at different times."""
+        outputs = tuple(out.reshape(1, -1, *out.shape[2:]) for out in self.outputs)
+        return StackJacobians(self.net, tuple(part.flattened() for part in self.layers), outputs, self.backend)
+
+    # -- between layers ----------------------------------------------------------------------------------------
+
+    def to_inputs(self, layer: int, g: NDArray, at: Any) -> NDArray:
+        """g ds^l/dx of rows g (R, S, n) at (time, sample) ``at``: what arrives at the layer's input, (R, m)."""
+        part, kernels = self.layers[layer], find_backend(self.backend)
+        net, dx = part.net, empty((len(g), part.net.m), g.dtype)
+        da, da2 = part.explicit(g, at)
+        kernels.input_adjoint(dx, da, net.U, input_runs(net.cell.inputs))
+        if net.cell.two_stage:
+            kernels.input_adjoint(dx, da2, net.U2, input_runs(range(da2.shape[1])), more=True)
+        return dx
+
+    def _from_inputs(self, layer: int, dx: NDArray) -> tuple[NDArray, NDArray]:
+        """Changes of the pre-activations for changes dx (R, m) of the layer's input: (1, R, P, n), (1, R, P2, n)."""
+        net, kernels = self.layers[layer].net, find_backend(self.backend)
+        changes = []
+        for U, inputs, P in (
+            (net.U, net.cell.inputs, len(net.cell.gates)),
+            (net.U2, range(len(net.cell.gates2)), len(net.cell.gates2)),
+        ):
+            dz = empty((len(dx), P, net.n), dx.dtype)
+            if P:
+                kernels.affine(dz, dx, U, np.zeros((P, net.n), dx.dtype), input_runs(inputs))
+            changes.append(dz[None])
+        return changes[0], changes[1]
+
+    # -- along time --------------------------------------------------------------------------------------------
+
+    def adjoint(
+        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None
+    ) -> Scaled:
+        """Carry rows back; see :meth:`FactoredJacobians.adjoint`. Rows are (R, 1, N)."""
+        rows, exponents = out or scaled_arrays(steps, y)
+        y, exponent = y[:, 0], exponent.copy()
+        none = np.zeros(len(y), np.int64)
+        for d in range(steps):
+            t = t_from - 1 - d
+            new, shifts, carried = np.empty_like(y), [], None
+            for layer in reversed(range(len(self.layers))):
+                part, where = self.layers[layer], self._slices[layer]
+                g = np.ascontiguousarray(y[:, where]).reshape(-1, *part.net.state_shape)
+                if carried is not None:
+                    g = g + self.outputs[layer][t, sample] * carried[:, None]
+                result, shift = part.adjoint(g, none, sample, t + 1, 1)
+                new[:, where] = result[0].reshape(len(y), -1)
+                shifts.append((where, shift[0]))
+                carried = self.to_inputs(layer, g, (t, sample)) if layer else None
+            y = _common(new, shifts, exponent)
+            rows[steps - 1 - d, :, 0], exponents[steps - 1 - d] = y, exponent
+        return rows, exponents
+
+    def tangent(
+        self, v: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, *, out: Scaled | None = None
+    ) -> Scaled:
+        """Carry columns forward; see :meth:`FactoredJacobians.tangent`. Columns are (R, 1, N)."""
+        columns, exponents = out or scaled_arrays(steps, v)
+        v, exponent = v[:, 0], exponent.copy()
+        none = np.zeros(len(v), np.int64)
+        for d in range(steps):
+            t, new, dx = t_from + d, np.empty_like(v), None
+            for layer, part in enumerate(self.layers):
+                where = self._slices[layer]
+                column = np.ascontiguousarray(v[:, where]).reshape(-1, *part.net.state_shape)
+                if dx is None:
+                    dx = np.zeros((len(v), part.net.m), v.dtype)
+                result, _ = part.tangent(column, none, sample, t, 1, *self._from_inputs(layer, dx))
+                new[:, where] = result[0].reshape(len(v), -1)
+                if layer + 1 < len(self.layers):
+                    dx = np.sum(self.outputs[layer][t, sample] * result[0], axis=1)
+            v, shift = scaled(new)
+            exponent += shift
+            columns[d, :, 0], exponents[d] = v, exponent
+        return columns, exponents
+
+    def dense(self) -> NDArray:
+        """J (T, B, N, N)."""
+        T, B = self.layers[0].update_s.shape[:2]
+        N = self.net.N
+        J = empty((T, B, N, N), self.net.dtype)
+        eye = np.ascontiguousarray(np.broadcast_to(np.eye(N, dtype=J.dtype), (B, N, N))).reshape(B * N, 1, N)
+        sample, none = np.repeat(np.arange(B), N), np.zeros(B * N, np.int64)
+        for t in range(T):
+            rows, exponents = self.adjoint(eye, none, sample, t + 1, 1)
+            J[t] = np.ldexp(rows[0, :, 0], exponents[0, :, None].astype(np.int32)).reshape(B, N, N)
+        return J
+
+
+def _common(new: NDArray, shifts: list[tuple[slice, NDArray]], exponent: NDArray) -> NDArray:
+    """Rows whose layers took out a power of two each, with one for the whole row, which is added to ``exponent``."""
+    if not any(shift.any() for _, shift in shifts):
+        return new
+    lowest = np.iinfo(np.int64).min // 2
+    live = [np.where(np.any(new[:, where] != 0, axis=1), shift, lowest) for where, shift in shifts]
+    top = np.max(live, axis=0)
+    top = np.where(top == lowest, 0, top)
+    for where, shift in shifts:
+        new[:, where] = np.ldexp(new[:, where], np.clip(shift - top, -4000, 0).astype(np.int32)[:, None])
+    exponent += top
+    return new
+
+
+@local_jacobians.register
+def stack_jacobians(traj: StackTrajectory) -> StackJacobians:
+    """Joint Jacobians of a stack; every layer must run forward."""
+    require_forward(traj.net, "joint Jacobian")
+    traj.require_finite()
+    layers = [row[0] for row in traj.layers]
+    parts = tuple(factored_jacobians(layer) for layer in layers)
+    return StackJacobians(traj.net, parts, tuple(through_output(layer, np.ones_like(layer.h)) for layer in layers[:-1]), traj.backend)
