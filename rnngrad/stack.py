@@ -23,8 +23,8 @@ class Stack:
     (or the readout) sees both outputs side by side, [forward; backward]. Build one with :meth:`init` or
     :meth:`from_layers`.
 
-    Parameters go by PyTorch's manner of naming: ``W_l0``, ``U_l0``, ``b_l0`` of layer 0, ``W_l0_reverse`` of its backward
-    network, and so on, with the shapes of :class:`Network`; ``V``, ``c`` are the readout.
+    Parameters have endings as in PyTorch: ``W_l0``, ``U_l0``, ``b_l0`` of layer 0, ``W_l0_reverse`` of its backward network,
+    and so on, with the shapes of :class:`Network`; ``V``, ``c`` are the readout.
 
     Attributes
     ----------
@@ -159,9 +159,7 @@ class Stack:
         raise AttributeError(name)
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{row[0].cell.name} {' + '.join(str(net.n) for net in row)}" for row in self.layers
-        )
+        shown = ", ".join(f"{row[0].cell.name} {' + '.join(str(net.n) for net in row)}" for row in self.layers)
         return f"Stack({self.m} -> {shown} -> {self.p}, dtype={self.dtype.name!r})"
 
     @property

@@ -103,7 +103,7 @@ class FactoredJacobians:
         return rows, exponents
 
     def explicit(self, G: NDArray, at: Any = ...) -> tuple[NDArray, NDArray]:
-        """Adjoints of the pre-activations, given adjoints G[..., S, n] of the states after them, earlier ones held fixed.
+        """Adjoints of the pre-activations from adjoints G[..., S, n] of the states they make, earlier states held fixed.
 
         G is (T, B, S, n) for s_1 … s_T; or rows (R, S, n) with ``at`` indexing (T, B) to choose each row's place.
         """
@@ -153,7 +153,7 @@ def through_output(traj: Trajectory, gh: NDArray) -> NDArray:
 
 @functools.singledispatch
 def local_jacobians(traj: Any) -> Any:
-    """The Jacobians in the form that suits the system: factored for networks and stacks, dense for a user's function."""
+    """The Jacobians in the form that suits the system: factored for networks, dense for a user's function."""
     return traj.net._local_jacobians(traj) if isinstance(traj.net, System) else factored_jacobians(traj)
 
 

@@ -239,4 +239,6 @@ def stack_jacobians(traj: StackTrajectory) -> StackJacobians:
     traj.require_finite()
     layers = [row[0] for row in traj.layers]
     parts = tuple(factored_jacobians(layer) for layer in layers)
-    return StackJacobians(traj.net, parts, tuple(through_output(layer, np.ones_like(layer.h)) for layer in layers[:-1]), traj.backend)
+    return StackJacobians(
+        traj.net, parts, tuple(through_output(layer, np.ones_like(layer.h)) for layer in layers[:-1]), traj.backend
+    )

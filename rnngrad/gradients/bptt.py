@@ -80,14 +80,13 @@ def _backpropagate_stack(traj: StackTrajectory, gh: NDArray) -> StackGradients:
     """Layer by layer from the top: what a layer's inputs receive is what the outputs below are charged with."""
     layers: list[tuple[Gradients, ...]] = []
     for row in reversed(traj.layers):
-        parts, gx, start = [], None, 0
+        parts, received, start = [], [], 0
         for backward, layer in enumerate(row):
             own = np.ascontiguousarray(gh[..., start : start + layer.net.n])
             start += layer.net.n
             grads = backpropagate(layer, reverse(own, traj.lengths) if backward else own)
-            received = reverse(grads.x, traj.lengths) if backward else grads.x
-            gx = received if gx is None else gx + received
+            received.append(reverse(grads.x, traj.lengths) if backward else grads.x)
             parts.append(grads)
         layers.insert(0, tuple(parts))
-        gh = gx
+        gh = sum(received[1:], received[0])
     return StackGradients(loss=0.0, layers=tuple(layers), x=gh)
