@@ -232,7 +232,7 @@ BROKEN = [  # (tensors changed or, with None, left out; arguments of load; messa
     ({"weight_ih": None}, {}, r"missing tensors: 'weight_ih'"),
     ({"weight_hh": None}, {}, r"missing tensors: 'weight_hh'"),
     ({"bias_hh": None}, {}, r"missing tensors: 'bias_hh'; a network without bias lacks both"),
-    ({"bias": np.zeros(3)}, {}, r"not part of one PyTorch layer: 'bias'"),
+    ({"bias": np.zeros(3)}, {}, r"not part of one PyTorch module: 'bias'"),
     ({"fc.weight": np.zeros((2, 5))}, {}, r"'fc.weight'.*readout='fc.'"),
     ({"weight_hh": np.zeros((20, 6))}, {}, r"'weight_hh' has shape \(20, 6\); it must be \(4n, n\) for lstm"),
     ({"weight_hh": np.zeros(20)}, {}, r"'weight_hh' has shape \(20,\); it must be a matrix"),
@@ -244,9 +244,8 @@ BROKEN = [  # (tensors changed or, with None, left out; arguments of load; messa
     ({}, {"dtype": "int8"}, r"dtype is 'int8'"),
     ({"weight_hh": np.ones((20, 5), np.int32)}, {}, r"'weight_hh'.* has dtype (int32|I32); it must be float"),
     ({"weight_hh": np.ones((20, 5), np.float32)}, {}, r"mixes precisions.*'weight_hh' is float32"),
-    ({"weight_ih_l1": np.zeros((20, 5))}, {}, r"'weight_ih_l1' belongs to layer 1.*one layer"),
-    ({"weight_ih_l0_reverse": np.zeros((20, 5))}, {}, r"'weight_ih_l0_reverse' is the backward half.*one direction"),
-    ({"weight_hr": np.zeros((2, 5))}, {}, r"'weight_hr' is the projection.*no projection"),
+    ({"weight_ih_l1": np.zeros((20, 5))}, {}, r"not part of one PyTorch module: 'weight_ih_l1'"),
+    ({"weight_hr": np.zeros((2, 5))}, {}, r"'weight_hr' is the projection.*not supported"),
     ({}, {"cell": "gru"}, r"needs 'weight_hh' of shape \(3n, n\); it has shape \(20, 5\), the shape of 'lstm'"),
     ({}, {"cell": "mrnn"}, r"'mrnn'; tensors in PyTorch order make one of lstm, gru, vanilla"),
     ({}, {"activation": "sine"}, r"activation is 'sine'; it must be one of"),
@@ -334,8 +333,6 @@ def test_from_torch_refuses_other_modules(torch):
     with torch.no_grad():
         broken.weight_hh_l0[1, 0] = float("nan")
     for module, message in (
-        (nn.LSTM(3, 5, num_layers=2), r"num_layers=2"),
-        (nn.LSTM(3, 5, bidirectional=True), r"bidirectional=True"),
         (nn.LSTM(3, 5, proj_size=2), r"proj_size=2"),
         (nn.Linear(2, 2), r"module is Linear; it must be one of RNN, RNNCell, LSTM"),
         (nn.Sequential(nn.GRU(2, 2), nn.Linear(2, 2)), r"it contains module.0 \(GRU\)"),

@@ -88,6 +88,7 @@ def rollout(
     lengths: Any = None,
     *,
     steps: int | None = None,
+    batch_first: bool = False,
     backend: str = "auto",
 ) -> Any:
     """Drive a network: s_t = f(s_{t-1}, x_t), y_t = V h_t + c.
@@ -104,6 +105,8 @@ def rollout(
         Steps of each sequence, 1…T; later steps change nothing.
     steps : int
         T, when there is no x.
+    batch_first : bool
+        x is (B, T, m), as PyTorch's modules of that name take it; results are time-major all the same.
 
     Returns
     -------
@@ -121,6 +124,8 @@ def rollout(
     """
     if not isinstance(net, (Network, Stack, System)):
         raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack or a System")
+    if batch_first and np.ndim(x) == 3:
+        x = np.swapaxes(x, 0, 1)
     x = inputs(net, x, steps, _batch(s0))
     T, B, _ = x.shape
     lengths = _checks.lengths(lengths, T, B)

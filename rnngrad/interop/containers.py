@@ -17,7 +17,7 @@ from .. import _checks
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-METADATA = ("cell", "activation", "dt")  # text in .safetensors, scalars among the arrays in .npz
+METADATA = ("cell", "activation", "dt", "stack")  # text in .safetensors, scalars among the arrays in .npz
 
 
 class Container(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from ..network import Network
+from ..stack import Stack
 from . import layout
+from .build import network_from_pytorch, own_arrays, own_endings
 from .containers import Container, open_container, to_precision, write_container
 
 _log = logging.getLogger(__name__)
@@ -25,12 +28,12 @@ def load(
     readout: str | None = None,
     activation: str | None = None,
     dtype: str | None = None,
-) -> Network:
+) -> Network | Stack:
     """Network from a .safetensors or .npz file. No pickle is ever loaded, and nothing in the file is executed.
 
     Two layouts are understood under ``prefix``: PyTorch's (weight_ih, weight_hh, bias_ih, bias_hh of a cell, or
-    weight_ih_l0, … of a one-layer module; no biases means zeros), and our own (W, U, b, W2, U2, b2, V, c) as written
-    by :func:`save`. A PyTorch LSTM's gates i, f, g, o become i, f, v, o, a GRU's r, z, n become r, u, candidate.
+    weight_ih_l0, …, weight_ih_l1_reverse, … of a module; no biases means zeros), and our own (W, U, b, W2, U2, b2, V,
+    c, with endings _l0, … for a stack) as written by :func:`save`. A PyTorch LSTM's gates i, f, g, o become i, f, v, o, a GRU's r, z, n become r, u, candidate.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def load(
 
     Returns
     -------
-    Network
+    Network, or Stack where there are several layers or two directions
         It takes its inputs time-major, (T, B, m).
 
     Raises
@@ -60,52 +63,54 @@ def load(
         There is no such file.
     ValueError
         Not such a file; tensors are missing, left over, of the wrong shape or dtype or not finite; ``cell`` does not
-        fit the shapes; more than one layer, two directions or a projection; or a pickle (.pt, .pth).
+        fit the shapes; a layer or a direction is left out; a projection; or a pickle (.pt, .pth).
     ImportError
         A .safetensors file without the package safetensors (extra ``rnngrad[safetensors]``).
     """
     file = open_container(path)
     head: set[str] = set() if readout is None else {f"{readout}weight", f"{readout}bias"}
     inside = {key.removeprefix(prefix): key for key in file.keys if key.startswith(prefix) and key not in head}
-    layout.refuse_unsupported(inside)
-    names = layout.pytorch_names(inside)
-    if names is None and "W" not in inside:
+    layers = layout.pytorch_layers(inside)
+    if layers is None and not {"W", "W_l0"} & set(inside):
         raise ValueError(f"{path} has no network under prefix {prefix!r}" + _advice(file, prefix))
-    if names is None:
+    if layers is None:
         if readout is not None:
             raise ValueError(f"readout is {readout!r}, but {path} is in our own layout, where the readout is V and c")
-        arrays = _read(file, inside, dtype)
-        return _from_own(file, arrays, cell, activation)
+        return _from_own(file, _read(file, inside, dtype), cell, activation)
 
-    extra = sorted(key for name, key in inside.items() if name not in names.values())
+    names = [name for row in layers for parts in row for name in parts.values()]
+    extra = sorted(key for name, key in inside.items() if name not in names)
     if extra:
         raise ValueError(
-            f"{path} has tensors under prefix {prefix!r} that are not part of one PyTorch layer: "
+            f"{path} has tensors under prefix {prefix!r} that are not part of one PyTorch module: "
             f"{', '.join(map(repr, extra))}" + _advice(file, prefix)
         )
-    wanted = {part: inside[name] for part, name in names.items() if name in inside}
+    wanted = {name: inside[name] for name in names if name in inside}
     if readout is not None:
         if f"{readout}weight" not in file.keys:
             missing = f"{readout}weight"
             raise ValueError(f"readout is {readout!r}, but {path} has no {missing!r}; it has {_listed(file.keys)}")
         wanted |= {f"readout {key}": key for key in head if key in file.keys}
     arrays = _read(file, wanted, dtype)
-    found, parameters = layout.from_pytorch(arrays, {part: prefix + name for part, name in names.items()}, cell)
+    top = None
     if readout is not None:
         weight, bias = (arrays.get(f"readout {readout}{part}") for part in ("weight", "bias"))
         assert weight is not None
-        parameters |= layout.readout_from_linear(weight, bias, readout, parameters["W"].shape[1])
+        top = readout, weight, bias
+    net = network_from_pytorch(layers, arrays, {name: prefix + name for name in names}, cell, activation, top)
     if cell is None:
-        _log.info("%s: cell %r inferred from %s %s", path, found, wanted["weight_hh"], arrays["weight_hh"].shape)
-    return Network.from_parameters(found, parameters, activation=activation)
+        first = layers[0][0]["weight_hh"]
+        found = (net if isinstance(net, Network) else net.layers[0][0]).cell.name
+        _log.info("%s: cell %r inferred from %s %s", path, found, inside[first], arrays[first].shape)
+    return net
 
 
-def save(net: Network, path: str | os.PathLike[str]) -> None:
+def save(net: Network | Stack, path: str | os.PathLike[str]) -> None:
     """Write a network to a .safetensors or .npz file; :func:`load` gives it back bit for bit.
 
     Parameters
     ----------
-    net : Network
+    net : Network or Stack
         Parameters go by our own names, W, U, b, …; cell, activation, dt and tau lie beside them.
     path : path
         Ends in .safetensors or .npz; an existing file is replaced.
@@ -113,41 +118,56 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        Not a :class:`Network`, or another suffix.
+        Neither of these, or another suffix.
     """
-    if not isinstance(net, Network):
-        raise ValueError(f"net is {type(net).__name__}; only a Network can be saved")
-    arrays = dict(net.parameters)
-    metadata = {"cell": net.cell.name, "activation": net.activation}
-    if net.dt is not None and net.tau is not None:
-        arrays["tau"] = net.tau
-        metadata["dt"] = repr(float(net.dt))
-    write_container(path, arrays, metadata)
+    if not isinstance(net, (Network, Stack)):
+        raise ValueError(f"net is {type(net).__name__}; only a Network or a Stack can be saved")
+    arrays, described = own_arrays(net)
+    write_container(path, arrays, described[0][0] if isinstance(net, Network) else {"stack": json.dumps(described)})
 
 
 def _read(file: Container, wanted: Mapping[str, str], dtype: Any) -> dict[str, NDArray]:
     """The arrays, checked one by one and to be of one precision; tau is float64 whatever the rest is."""
     arrays = {}
     for name, key in wanted.items():
-        arrays[name] = to_precision(repr(key), *file.array(key), dtype if name != "tau" else "float64")
-    by_dtype = {array.dtype: wanted[name] for name, array in arrays.items() if name != "tau"}
+        arrays[name] = to_precision(repr(key), *file.array(key), "float64" if name.startswith("tau") else dtype)
+    by_dtype = {array.dtype: wanted[name] for name, array in arrays.items() if not name.startswith("tau")}
     if len(by_dtype) > 1:
         listed = ", ".join(f"{key!r} is {found.name}" for found, key in by_dtype.items())
         raise ValueError(f"the file mixes precisions: {listed}; give dtype='float64' or dtype='float32' to convert all")
     return arrays
 
 
-def _from_own(file: Container, arrays: dict[str, NDArray], cell: str | None, activation: str | None) -> Network:
+def _from_own(file: Container, arrays: dict[str, NDArray], cell: str | None, activation: str | None) -> Network | Stack:
     said = file.metadata
-    for argument, given in (("cell", cell), ("activation", activation)):
-        if given is not None and said.get(argument, given) != given:
-            raise ValueError(f"{argument} is {given!r}, but the file says {said[argument]!r}")
+    if "W" in arrays:
+        for argument, given in (("cell", cell), ("activation", activation)):
+            if given is not None and said.get(argument, given) != given:
+                raise ValueError(f"{argument} is {given!r}, but the file says {said[argument]!r}")
+        return _one_layer(arrays, {"cell": cell, "activation": activation} | dict(said))
+    if "stack" not in said:
+        raise ValueError("the file has layers W_l0, … but does not say their cells; save writes both")
+    if cell is not None or activation is not None:
+        raise ValueError("the file says the cell and the activation of every layer; leave out cell= and activation=")
+    rows, top = [], {name: arrays.pop(name) for name in ("V", "c") if name in arrays}
+    for layer, row in enumerate(json.loads(said["stack"])):
+        rows.append([])
+        for part, ending in zip(row, own_endings(layer), strict=False):
+            own = {name: key for key in arrays if (name := key.removesuffix(ending)) != key and "_" not in name}
+            rows[-1].append(_one_layer({name: arrays.pop(key) for name, key in own.items()}, part))
+    if arrays:
+        raise ValueError(f"tensors that belong to no layer: {', '.join(map(repr, sorted(arrays)))}")
+    return Stack.from_layers(rows, top.get("V"), top.get("c"))
+
+
+def _one_layer(arrays: dict[str, NDArray], said: Mapping[str, Any]) -> Network:
+    """A network from arrays by our own names and what is said of it."""
     tau = arrays.pop("tau", None)
-    cell = cell or said.get("cell") or layout.infer_own(arrays)
+    cell = said.get("cell") or layout.infer_own(arrays)
     if cell == "continuous" and (tau is None or "dt" not in said):
         raise ValueError("a continuous-time network's file must hold dt and tau; save writes both")
     dt = _checks.number("dt", said["dt"]) if "dt" in said else None
-    return Network.from_parameters(cell, arrays, activation=activation or said.get("activation"), dt=dt, tau=tau)
+    return Network.from_parameters(cell, arrays, activation=said.get("activation"), dt=dt, tau=tau)
 
 
 def _advice(file: Container, prefix: str) -> str:

@@ -16,33 +16,44 @@ from ..cells import CELLS
 
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 GATES = {"lstm": 4, "gru": 3, "vanilla": 1}
-MARKS = ("weight_hh", "weight_hh_l0", "W")  # a group of tensors with one of these is a network
+MARKS = ("weight_hh", "weight_hh_l0", "W", "W_l0")  # a group of tensors with one of these is a network
 
-SUPPORTED = "this version reads one layer, one direction, no projection"
-
-
-def refuse_unsupported(names: Mapping[str, str]) -> None:
-    """Raise if the names (name in the layout -> name in the file) tell of layers, directions or projections."""
-    for name, full in sorted(names.items()):
-        match = re.fullmatch(r"(?:weight|bias)_(ih|hh|hr)(?:_l(\d+)(_reverse)?)?", name)
-        if match is None:
-            continue
-        part, layer, reverse = match.groups()
-        if part == "hr":
-            raise ValueError(f"{full!r} is the projection of an LSTM (proj_size); {SUPPORTED}")
-        if reverse:
-            raise ValueError(f"{full!r} is the backward half of a bidirectional network; {SUPPORTED}")
-        if layer is not None and int(layer) > 0:
-            raise ValueError(f"{full!r} belongs to layer {layer} of a multilayer network; {SUPPORTED}")
+_NAME = re.compile(r"(weight|bias)_(ih|hh|hr)(?:_l(\d+)(_reverse)?)?")
 
 
-def pytorch_names(names: Iterable[str]) -> dict[str, str] | None:
-    """PARTS -> name, in a cell's spelling (weight_hh) or a module's (weight_hh_l0); None where it is neither."""
-    names = set(names)
-    for ending in ("", "_l0"):
-        if names & {f"weight_ih{ending}", f"weight_hh{ending}"}:
-            return {part: part + ending for part in PARTS}
-    return None
+def pytorch_layers(names: Mapping[str, str]) -> list[list[dict[str, str]]] | None:
+    """Names of the parts, as [layer][direction][part]; None where there is nothing of PyTorch's.
+
+    A cell's spelling (weight_hh) is one layer in one direction, like a module's with nothing beyond weight_hh_l0.
+
+    Parameters
+    ----------
+    names : mapping
+        Name in the layout -> name in the file, for errors.
+
+    Raises
+    ------
+    ValueError
+        A projection, a layer left out, or a backward half in some layers only.
+    """
+    known = {name: match.groups() for name in names if (match := _NAME.fullmatch(name))}
+    for name, (_, side, _, _) in sorted(known.items()):
+        if side == "hr":
+            raise ValueError(f"{names[name]!r} is the projection of an LSTM (proj_size), which is not supported")
+    if {"weight_ih", "weight_hh"} & set(known):
+        return [[{part: part for part in PARTS}]]
+    found = {(int(layer), reverse or "") for _, _, layer, reverse in known.values() if layer is not None}
+    if not found:
+        return None
+    endings = sorted({reverse for _, reverse in found})
+    count = max(layer for layer, _ in found) + 1
+    for layer in range(count):
+        for reverse in endings:
+            if (layer, reverse) not in found:
+                what = "its backward half" if reverse else "its forward half"
+                lacks = f"lacks {what}" if {r for at, r in found if at == layer} else "is missing"
+                raise ValueError(f"layer {layer} {lacks}: there is no 'weight_hh_l{layer}{reverse}'")
+    return [[{part: f"{part}_l{layer}{reverse}" for part in PARTS} for reverse in endings] for layer in range(count)]
 
 
 def prefixes(keys: Iterable[str]) -> list[str]:

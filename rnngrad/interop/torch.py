@@ -7,38 +7,39 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..network import Network
+from ..stack import Stack
 from . import layout
+from .build import network_from_pytorch
 from .containers import to_precision
 
 _MODULES = {"RNN": "vanilla", "LSTM": "lstm", "GRU": "gru"}
 
 
-def from_torch(module: Any, *, readout: Any = None, dtype: str | None = None) -> Network:
+def from_torch(module: Any, *, readout: Any = None, dtype: str | None = None) -> Network | Stack:
     """Network with the parameters of a PyTorch module, detached and copied.
 
-    The network takes its inputs time-major, (T, B, m), whatever the module's ``batch_first``: transpose them if they
-    are (B, T, m). Parameters do not depend on it.
+    Several layers, or two directions, make a :class:`Stack`. Parameters do not depend on the module's ``batch_first``:
+    give inputs (B, T, m) to ``rollout`` with ``batch_first=True``; all results are time-major.
 
     Parameters
     ----------
     module : torch.nn.Module
-        RNN, LSTM or GRU with one layer, one direction and no projection, or RNNCell, LSTMCell, GRUCell.
+        RNN, LSTM or GRU of any number of layers and directions, without projection; or RNNCell, LSTMCell, GRUCell.
     readout : torch.nn.Linear, optional
-        Its weight (p, n) and bias (p,) become V and c.
+        Its weight (p, n) and bias (p,) become V and c (n counts both directions).
     dtype : str, optional
         "float64" or "float32" converts; by default the network has the module's precision.
 
     Returns
     -------
-    Network
+    Network, or Stack
 
     Raises
     ------
     ImportError
         torch is not installed (extra ``rnngrad[torch]``).
     ValueError
-        Another module; more than one layer, two directions or a projection; a parameter that is not finite, or is
-        half precision without ``dtype``.
+        Another module; a projection; a parameter that is not finite, or is half precision without ``dtype``.
     """
     try:
         from torch import nn
@@ -50,29 +51,20 @@ def from_torch(module: Any, *, readout: Any = None, dtype: str | None = None) ->
         raise ValueError(
             f"module is {type(module).__name__}; it must be one of {', '.join(supported)}" + _inside(module, nn)
         )
-    ending = "_l0" if isinstance(module, nn.RNNBase) else ""
-    if isinstance(module, nn.RNNBase):
-        for name, value, wanted in (
-            ("num_layers", module.num_layers, 1),
-            ("bidirectional", module.bidirectional, False),
-            ("proj_size", getattr(module, "proj_size", 0), 0),
-        ):
-            if value != wanted:
-                raise ValueError(f"module has {name}={value}; {layout.SUPPORTED}")
-    arrays = {
-        part: _numpy(part + ending, getattr(module, part + ending), dtype)
-        for part in layout.PARTS
-        if module.bias or part.startswith("weight")
-    }
-    _, parameters = layout.from_pytorch(arrays, {part: part + ending for part in layout.PARTS}, cell)
+    if getattr(module, "proj_size", 0):
+        raise ValueError(f"module has proj_size={module.proj_size}; projections are not supported")
+    names = {name: name for name, _ in module.named_parameters(recurse=False)}
+    layers = layout.pytorch_layers(names)
+    assert layers is not None
+    arrays = {name: _numpy(name, getattr(module, name), dtype) for name in names}
+    top = None
     if readout is not None:
         if not isinstance(readout, nn.Linear):
             raise ValueError(f"readout is {type(readout).__name__}; it must be a torch.nn.Linear")
         weight = _numpy("readout.weight", readout.weight, dtype)
-        bias = None if readout.bias is None else _numpy("readout.bias", readout.bias, dtype)
-        parameters |= layout.readout_from_linear(weight, bias, "readout.", parameters["W"].shape[1])
+        top = "readout.", weight, None if readout.bias is None else _numpy("readout.bias", readout.bias, dtype)
     activation = getattr(module, "nonlinearity", "tanh") if cell == "vanilla" else None
-    return Network.from_parameters(cell, parameters, activation=activation)
+    return network_from_pytorch(layers, arrays, names, cell, activation, top)
 
 
 def _numpy(name: str, parameter: Any, dtype: str | None) -> NDArray:
