@@ -23,8 +23,8 @@ class Stack:
     (or the readout) sees both outputs side by side, [forward; backward]. Build one with :meth:`init` or
     :meth:`from_layers`.
 
-    Parameters have endings as in PyTorch: ``W_l0``, ``U_l0``, ``b_l0`` of layer 0, ``W_l0_reverse`` of its backward network,
-    and so on, with the shapes of :class:`Network`; ``V``, ``c`` are the readout.
+    Parameters have endings as in PyTorch: ``W_l0``, ``U_l0``, ``b_l0`` of layer 0, ``W_l0_reverse`` of its backward
+    network, and so on, with the shapes of :class:`Network`; ``V``, ``c`` are the readout.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Random stacks as the package sees them, and the same by torch autograd: layers of ``oracles.step``, one after another."""
+"""Random stacks as the package sees them, and by torch autograd: layers of ``oracles.step``, one after another."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def forward(stack, P, x, s0, lengths=None):
 
 
 def gradients(case, loss_fn):
-    """Dict of loss, y and total derivatives: every parameter by name, x, s0, and s as [layer][direction] (T+1, B, S, n)."""
+    """Loss, y and total derivatives: every parameter by name, x, s0, and s as [layer][direction] (T+1, B, S, n)."""
     P = _leaves(case.stack)
     x, s0 = (oracles.tensor(a).requires_grad_() for a in (case.x, case.s0))
     y, states = forward(case.stack, P, x, s0, case.lengths)

@@ -54,13 +54,17 @@ def test_round_trip(file, mix, bidirectional):  # noqa: F811
     assert rg.load(file, dtype="float32").dtype == np.float32
 
 
+PARTS = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
 BROKEN = [
-    (["weight_hh_l1", "weight_ih_l1", "bias_ih_l1", "bias_hh_l1"], r"layer 1 lacks its forward half: there is no 'weight_hh_l1'"),
-    ([f"{part}_l1_reverse" for part in ("weight_hh", "weight_ih", "bias_ih", "bias_hh")], r"layer 1 lacks its backward half"),
-    ([f"{part}_l1{end}" for part in ("weight_hh", "weight_ih", "bias_ih", "bias_hh") for end in ("", "_reverse")], r"layer 1 is missing: there is no 'weight_hh_l1'"),
+    ([f"{part}_l1" for part in PARTS], r"layer 1 lacks its forward half: there is no 'weight_hh_l1'"),
+    ([f"{part}_l1_reverse" for part in PARTS], r"layer 1 lacks its backward half: there is no 'weight_hh_l1_reverse'"),
+    (
+        [f"{part}_l1{end}" for part in PARTS for end in ("", "_reverse")],
+        r"layer 1 is missing: there is no 'weight_hh_l1'",
+    ),
     (["weight_hh_l2_reverse"], r"missing tensors: 'weight_hh_l2_reverse'"),
     (["bias_hh_l0"], r"missing tensors: 'bias_hh_l0'; a network without bias lacks both"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("left_out", "message"), BROKEN, ids=range(5))

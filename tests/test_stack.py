@@ -234,30 +234,35 @@ def test_a_stack_learns():
     assert fit.loss_history[-10:].mean() < 0.5 * fit.loss_history[:3].mean()
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda a, b: rg.Stack.from_layers([]), r"layers is empty; a stack has at least one layer"),
-        (lambda a, b: rg.Stack.from_layers([a, b]), r"layers\[1\] takes 3 inputs; it must take 4, which layers\[0\] gives"),
-        (lambda a, b: rg.Stack.from_layers([[a, a, a]]), r"layers\[0\] must be a Network or a pair"),
-        (lambda a, b: rg.Stack.from_layers([a.astype("float32"), a]), r"layers\[1\] is float64; it must be float32"),
-        (
-            lambda a, b: rg.Stack.from_layers([rg.Network.init("gru", 3, 2, 1)]),
-            r"layers\[0\] has a readout V; only the stack has one",
-        ),
-        (lambda a, b: rg.Stack.from_layers([a], V=np.ones((2, 4))), r"c is missing; a readout has both V and c"),
-        (lambda a, b: rg.Stack.from_layers([a], np.ones((2, 3)), np.ones(2)), r"V has shape \(2, 3\)"),
-        (lambda a, b: rg.Stack.init("gru", 2, 3), r"n_layers is None; give it, or a sequence"),
-        (lambda a, b: rg.Stack.init(["gru"], 2, [3, 3]), r"number of layers is told twice: cell 1, n_hidden 2"),
-        (lambda a, b: rg.Stack.init("grue", 2, 3, n_layers=1), r"cell is 'grue'"),
-        (
-            lambda a, b: rg.rtrl(rg.rollout(rg.Stack.from_layers([a]), steps=3), rg.losses.squared_error(np.zeros((3, 4)))),
-            r"traj is StackTrajectory; rtrl takes one-layer networks",
-        ),
-    ],
-    ids=range(11),
-)  # fmt: skip
+A = rg.Network.init("gru", 3, 4)
+BAD = [
+    (lambda: rg.Stack.from_layers([]), r"layers is empty; a stack has at least one layer"),
+    (lambda: rg.Stack.from_layers([A, A]), r"layers\[1\] takes 3 inputs; it must take 4, which layers\[0\] gives"),
+    (
+        lambda: rg.Stack.from_layers([[A, rg.Network.init("gru", 2, 4)]]),
+        r"must take 3, which the layer's forward network",
+    ),
+    (lambda: rg.Stack.from_layers([[A, A, A]]), r"layers\[0\] must be a Network or a pair"),
+    (lambda: rg.Stack.from_layers([A.astype("float32"), A]), r"layers\[1\] is float64; it must be float32"),
+    (lambda: rg.Stack.from_layers([rg.Network.init("gru", 3, 2, 1)]), r"layers\[0\] has a readout V; only the stack"),
+    (lambda: rg.Stack.from_layers([A], V=np.ones((2, 4))), r"c is missing; a readout has both V and c"),
+    (lambda: rg.Stack.from_layers([A], np.ones((2, 3)), np.ones(2)), r"V has shape \(2, 3\)"),
+    (lambda: rg.Stack.init("gru", 2, 3), r"n_layers is None; give it, or a sequence"),
+    (lambda: rg.Stack.init(["gru"], 2, [3, 3]), r"number of layers is told twice: cell 1, n_hidden 2"),
+    (lambda: rg.Stack.init("grue", 2, 3, n_layers=1), r"cell is 'grue'"),
+    (lambda: rg.rollout(rg.Stack.from_layers([A]), np.ones((2, 1, 4))), r"x has shape"),
+    (
+        lambda: rg.rollout(rg.Stack.from_layers([A]), np.ones((2, 1, 3)), np.ones((1, 1, 5))),
+        r"s0 has shape \(1, 1, 5\)",
+    ),
+    (
+        lambda: rg.rtrl(rg.rollout(rg.Stack.from_layers([A]), steps=3), rg.losses.squared_error(np.ones((3, 4)))),
+        r"traj is StackTrajectory; rtrl takes one-layer networks",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=range(len(BAD)))
 def test_bad_input(make, message):
-    a, b = rg.Network.init("gru", 3, 4), rg.Network.init("gru", 3, 4)
     with pytest.raises(ValueError, match=message):
-        make(a, b)
+        make()

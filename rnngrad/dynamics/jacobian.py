@@ -103,7 +103,7 @@ class FactoredJacobians:
         return rows, exponents
 
     def explicit(self, G: NDArray, at: Any = ...) -> tuple[NDArray, NDArray]:
-        """Adjoints of the pre-activations from adjoints G[..., S, n] of the states they make, earlier states held fixed.
+        """Adjoints of the pre-activations from adjoints G[..., S, n] of the states they make; earlier states fixed.
 
         G is (T, B, S, n) for s_1 … s_T; or rows (R, S, n) with ``at`` indexing (T, B) to choose each row's place.
         """

@@ -33,7 +33,8 @@ def load(
 
     Two layouts are understood under ``prefix``: PyTorch's (weight_ih, weight_hh, bias_ih, bias_hh of a cell, or
     weight_ih_l0, …, weight_ih_l1_reverse, … of a module; no biases means zeros), and our own (W, U, b, W2, U2, b2, V,
-    c, with endings _l0, … for a stack) as written by :func:`save`. A PyTorch LSTM's gates i, f, g, o become i, f, v, o, a GRU's r, z, n become r, u, candidate.
+    c, with endings _l0, … for a stack) as written by :func:`save`. A PyTorch LSTM's gates i, f, g, o become i, f, v, o;
+    a GRU's r, z, n become r, u, candidate.
 
     Parameters
     ----------
@@ -149,7 +150,8 @@ def _from_own(file: Container, arrays: dict[str, NDArray], cell: str | None, act
         raise ValueError("the file has layers W_l0, … but does not say their cells; save writes both")
     if cell is not None or activation is not None:
         raise ValueError("the file says the cell and the activation of every layer; leave out cell= and activation=")
-    rows, top = [], {name: arrays.pop(name) for name in ("V", "c") if name in arrays}
+    rows: list[list[Network]] = []
+    top = {name: arrays.pop(name) for name in ("V", "c") if name in arrays}
     for layer, row in enumerate(json.loads(said["stack"])):
         rows.append([])
         for part, ending in zip(row, own_endings(layer), strict=False):

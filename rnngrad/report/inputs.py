@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from ..dynamics.system import System
 from ..interop.files import load
 from ..network import Network
+from ..stack import Stack
 
 SAMPLES = 8  # of a batch that are looked at
 NUMBERS = 5e7  # partial derivatives that are held at once
 
 
-def read_network(source: Any, cell: str | None, prefix: str) -> tuple[Network | System, dict[str, Any]]:
+def read_network(source: Any, cell: str | None, prefix: str) -> tuple[Network | Stack | System, dict[str, Any]]:
     """The network, and where it comes from."""
-    if isinstance(source, (Network, System)):
+    if isinstance(source, (Network, Stack, System)):
         return source, {"model": None, "model_sha256": None}
     if not isinstance(source, (str, Path)):
         raise ValueError(
-            f"net is {type(source).__name__}; it must be a Network or the path of a .safetensors or .npz file"
+            f"net is {type(source).__name__}; it must be a Network, a Stack or the path of a .safetensors or .npz file"
         )
     net = load(source, cell=cell, prefix=prefix)
     return net, {"model": str(source), "model_sha256": _sha256(source), "prefix": prefix}
