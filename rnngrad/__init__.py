@@ -37,6 +37,7 @@ _NAMES = {
     "saturation": "analysis.saturation",
     "time_constants": "analysis.memory",
     "gradient_reach": "analysis.reach",
+    "layer_reach": "analysis.reach",
     "gradient_map": "analysis.reach",
     "singular_values": "analysis.products",
     "weight_spectrum": "analysis.spectra",
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from .analysis.linear import linear_recurrence
     from .analysis.memory import memory_horizon, time_constants
     from .analysis.products import singular_values
-    from .analysis.reach import gradient_map, gradient_reach
+    from .analysis.reach import gradient_map, gradient_reach, layer_reach
     from .analysis.saturation import saturation
     from .analysis.spectra import jacobian_spectrum, weight_spectrum
     from .analysis.verdict import verdict
@@ -70,17 +71,20 @@ if TYPE_CHECKING:
     from .dynamics.chain import JacobianChain, jacobian_chain
     from .dynamics.jacobian import jacobians
     from .dynamics.rollout import Trajectory, rollout
+    from .dynamics.stack import StackTrajectory
     from .dynamics.system import System
     from .errors import BackendError, ConvergenceError, DivergenceWarning, SingularError
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt
     from .gradients.flow import GradientFlow, gradient_flow
     from .gradients.rtrl import rtrl
+    from .gradients.stack import StackGradients
     from .gradients.truncated import truncated_bptt
     from .interop.files import load, save
     from .interop.torch import from_torch
     from .network import Network
     from .report.job import report
+    from .stack import Stack
     from .training.fit import fit
 
 

@@ -193,6 +193,28 @@ def test_a_backward_direction_has_chains_of_its_own():
         _ = traj.states
 
 
+def test_reach_by_layer_is_the_norm_of_its_part():
+    """Against rows carried by autograd's joint Jacobians; the whole is the reach of the joint state."""
+    case = make_stack_case(MIXES[1], T=6)
+    traj, T, N = case.traj, 6, case.stack.N
+    loss = rg.losses.squared_error(case.rng.standard_normal(traj.y.shape))
+    J, flow = stacks.jacobians(case), rg.gradient_flow(traj, loss)
+    by_layer, whole = rg.layer_reach(traj, loss), rg.gradient_reach(traj, loss)
+    for t in range(1, T + 1):
+        for lag in range(t + 1):
+            rows = np.einsum("bi,bij->bj", flow.direct[t - 1, :, 0], oracles.product(J, t, t - lag))
+            expected = np.log(np.linalg.norm(rows, axis=1))
+            assert_close(whole.log_norm[:, t - 1, lag], expected, 1e-10, "whole")
+            for name, values in by_layer.log_norm.items():
+                part = np.linalg.norm(rows[:, case.stack.blocks[name]], axis=1)
+                assert_close(np.exp(values[:, t - 1, lag]), part, 1e-10, f"{name} t={t} lag={lag}")
+    assert_close(by_layer.log_start, whole.log_norm[..., 0], 0)
+    assert np.isneginf(by_layer.log_norm["l0"][..., 0]).all()  # the output is made of the top layer
+    assert rows.shape == (3, N)
+    with pytest.raises(ValueError, match=r"traj is Trajectory; layer_reach takes the trajectory of a Stack"):
+        rg.layer_reach(traj.layers[0][0], loss)
+
+
 # ---------------------------------------------------------------- the class
 
 

@@ -12,6 +12,7 @@ from .. import _checks
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
+from ..dynamics.stack import StackTrajectory
 from ..gradients.assemble import evaluate, state_adjoint
 from ..losses import Loss
 from .products import quantiles, steps
@@ -48,6 +49,32 @@ class GradientReach(Result):
     def quantiles(self, q: Any) -> NDArray[np.float64]:
         """Quantiles q of ``log_ratio`` over samples and reference steps, (len(q), L); NaN where none is left."""
         return quantiles(self.log_ratio, q)
+
+
+@dataclass(frozen=True)
+class LayerReach(Result):
+    """||dL_t/ds^l_{t-lag}|| of every layer l of a stack, against ||dL_t/ds_t|| of the joint state.
+
+    Attributes
+    ----------
+    times : ndarray (R,)
+    lags : ndarray (L,)
+    log_norm : dict of ndarray (B, R, L)
+        By layer ("l0", "l1", …, as in ``net.blocks``): natural logarithm of the norm; -inf where it is zero, such as
+        at lag 0 below the top, since only the top layer's state of that step makes the output.
+    log_start : ndarray (B, R)
+        Logarithm of ||dL_t/ds_t|| of the joint state.
+    """
+
+    times: NDArray[np.int64]
+    lags: NDArray[np.int64]
+    log_norm: dict[str, NDArray[np.float64]]
+    log_start: NDArray[np.float64]
+
+    def quantiles(self, q: Any) -> dict[str, NDArray[np.float64]]:
+        """Quantiles q of the log-ratios over samples and reference steps, by layer, (len(q), L)."""
+        start = np.where(np.isfinite(self.log_start), self.log_start, np.nan)[..., None]
+        return {name: quantiles(values - start, q) for name, values in self.log_norm.items()}
 
 
 @dataclass(frozen=True)
@@ -93,18 +120,44 @@ def gradient_reach(traj: Trajectory, loss: Loss, *, times: Any = None, max_lag: 
     ValueError
         A step or the lag is out of range, or the loss does not fit.
     """
+    whole = slice(None)
+    times, lags, (log_norm,) = _travel(traj, loss, times, max_lag, [whole])
+    return GradientReach(times, lags, log_norm)
+
+
+def layer_reach(traj: Any, loss: Loss, *, times: Any = None, max_lag: int | None = None) -> LayerReach:
+    """Gradient norm against lag in every layer of a stack; arguments as for :func:`gradient_reach`.
+
+    Raises
+    ------
+    ValueError
+        ``traj`` is not of a stack, or a layer runs in both directions; or as :func:`gradient_reach`.
+    """
+    if not isinstance(traj, StackTrajectory):
+        raise ValueError(f"traj is {type(traj).__name__}; layer_reach takes the trajectory of a Stack")
+    names = [f"l{layer}" for layer in range(len(traj.layers))]
+    blocks = traj.net.blocks
+    times, lags, (whole, *parts) = _travel(traj, loss, times, max_lag, [slice(None), *(blocks[n] for n in names)])
+    return LayerReach(times, lags, dict(zip(names, parts, strict=True)), np.ascontiguousarray(whole[..., 0]))
+
+
+def _travel(
+    traj: Any, loss: Loss, times: Any, max_lag: int | None, parts: list[slice]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.float64]]]:
+    """(times, lags, log-norms (B, R, L) of each part of the state) of the rows dL_t/ds_{t-lag}."""
     T, B = traj.T, traj.B
     times = steps("times", np.arange(1, T + 1) if times is None else times, 1, T)
     max_lag = T if max_lag is None else _checks.integer("max_lag", max_lag, 0, T)
     direct = state_adjoint(traj, evaluate(traj, loss).dy)  # (T, B, S, n)
     factors = local_jacobians(traj).flattened()
-    log_norm = np.full((len(times) * B, max_lag + 1), np.nan)
+    log_norm = np.full((len(parts), len(times) * B, max_lag + 1), np.nan)
     rows = direct[times - 1].reshape(len(times) * B, *direct.shape[2:])
     exponent = np.zeros(len(rows), np.int64)
     at, b = np.repeat(times, B), np.tile(np.arange(B), len(times))
     live = np.arange(len(rows))
     for lag in range(max_lag + 1):
-        log_norm[live, lag] = _log_norms(rows, exponent)
+        for i, part in enumerate(parts):
+            log_norm[i, live, lag] = _log_norms(rows.reshape(len(rows), -1)[:, part], exponent)
         kept = at[live] - lag >= 1
         if lag == max_lag or not kept.any():
             break
@@ -112,8 +165,8 @@ def gradient_reach(traj: Trajectory, loss: Loss, *, times: Any = None, max_lag: 
         sample = (at[live] - lag - 1) * B + b[live]
         out, exponents = factors.adjoint(rows, exponent, sample, 1, 1)
         rows, exponent = out[0], exponents[0]
-    log_norm = np.ascontiguousarray(log_norm.reshape(len(times), B, -1).swapaxes(0, 1))
-    return GradientReach(times, np.arange(max_lag + 1), log_norm)
+    by_part = [np.ascontiguousarray(one.reshape(len(times), B, -1).swapaxes(0, 1)) for one in log_norm]
+    return times, np.arange(max_lag + 1), by_part
 
 
 def gradient_map(

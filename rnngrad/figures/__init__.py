@@ -10,6 +10,7 @@ _DRAWN_BY = {
     "GrowthByLag": "growth",
     "GrowthBounds": "bounds",
     "GradientReach": "reach",
+    "LayerReach": "layers",
     "GradientMap": "heat_map",
     "GradientFlow": "heat_map",
     "MemoryHorizon": "horizon",

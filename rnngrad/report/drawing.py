@@ -65,6 +65,9 @@ says of it. A bound lies above the dots at every lag; a rate need not."""
 _MAP = """
 Each row is the loss of one step t, each column an earlier state k; the diagonal is the present. Bright bands that
 run far to the left of the diagonal are long memories; dark columns are states that later losses cannot teach."""
+_LAYERS = """
+The same gradient, taken apart by layer: what of it arrives at the states of each layer. The output is made of the
+top layer only, so the layers below receive their part one step earlier, through it."""
 _SPECTRA = """
 Eigenvalues of the recurrent matrices and of local Jacobians J_t = ds_t/ds_{t−1}. Eigenvalues inside the unit circle
 say that a product of equal matrices fades in the end; the largest singular value σ_max says how much one step can
@@ -85,6 +88,8 @@ def pictures(measured: Measured, name: str, suffix: str = "") -> list[Picture]:
         ("gradient_by_lag", (measured.growth,), "Gradient against lag", _LAG, (6.8, 4.9)),
         ("gradient_map", (measured.map,), "From which step to which", _MAP, (6.2, 5.0)),
     ]
+    if measured.layers is not None:
+        rows.insert(1, ("layers", (measured.layers,), "Gradient by layer", _LAYERS, (6.8, 4.7)))
     if spectra:
         rows.append(("spectrum", spectra, "Spectra", _SPECTRA, (4.9 * len(spectra), 5.2)))
     caption = _CHAIN.format(t=chain.times[-1])

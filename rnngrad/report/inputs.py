@@ -60,9 +60,15 @@ def read_input(source: Any, net: Any) -> tuple[NDArray, dict[str, Any]]:
 def affordable(net: Any, x: NDArray) -> NDArray:
     """The first samples and the first steps of x, as many as a report can afford."""
     x = x[:, :SAMPLES]
-    partials = net.S + len(net.cell.gates) + len(net.cell.gates2) if isinstance(net, Network) else net.n
-    each = x.shape[1] * net.n * net.S * partials
+    each = x.shape[1] * _partials(net)
     return np.ascontiguousarray(x[: max(int(NUMBERS // each), 1)])
+
+
+def _partials(net: Any) -> int:
+    """Partial derivatives of one step of one sample."""
+    if isinstance(net, Stack):
+        return sum(_partials(one) for row in net.layers for one in row)
+    return net.N * (net.S + len(net.cell.gates) + len(net.cell.gates2) if isinstance(net, Network) else net.n)
 
 
 def _read_npy(path: Path) -> NDArray:

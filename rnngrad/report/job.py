@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import losses
 from ..dynamics.rollout import rollout
+from ..dynamics.stack import StackTrajectory
 from ..kernels import backend as find_backend
 from ..losses import Loss
-from ..network import Network
 from . import drawing, folder, inputs, page, summary
-from .measure import choose, measure
+from .measure import Measured, choose, measure
 from .progress import Plan, Progress
 
 PROBE = (
     "No loss was given, so the probe L_t = ½‖y_t‖² of each step is used: it asks how far back the output of a step can "
     "be traced. The chain Φ does not depend on it."
+)
+DIRECTIONS = (
+    "The layers run in both directions, so no state of one step determines the next. Each direction of each layer is "
+    "looked at by itself, in its own order of time: how far its own output can be traced back within the layer."
 )
 
 
@@ -40,7 +45,7 @@ def report(
 
     Parameters
     ----------
-    net_or_path : Network or path
+    net_or_path : Network, Stack, System or path
         A network, or a .safetensors or .npz file of one (PyTorch's order or our own). Without it two networks are
         trained on monthly sunspot numbers and compared.
     x : array or path
@@ -114,34 +119,68 @@ def _write(
     plan("forward pass")
     traj = rollout(net, x, backend=backend)
     traj.require_finite()
-    plan("analysing")
-    probe = losses.squared_error(0 * traj.y) if loss is None else loss
-    settings = choose(traj, probe, wanted=wanted)
-    measured = measure(traj, probe, settings, lambda share: plan("analysing", share))
-    kind = net.cell.name if isinstance(net, Network) else "system"
-    name = summary.NAMES.get(kind, kind)
+    parts = sections(traj, loss)
+    measured: dict[str, Measured] = {}
+    listed: list[drawing.Picture] = []
+    groups: list[str] = []
+    for i, (name, (part, part_loss)) in enumerate(parts.items()):
+        tick = _share(plan, "analysing", i, len(parts))
+        measured[name] = measure(part, part_loss, choose(part, part_loss, wanted=wanted), tick)
+        own = drawing.pictures(measured[name], name, f"_{i}" if len(parts) > 1 else "")
+        listed += own
+        groups += [name] * len(own)
     plan("drawing")
-    figures = drawing.write_all(drawing.pictures(measured, name), work, lambda share: plan("drawing", share))
-    numbers = summary.measured(measured, traj, record)
+    figures = drawing.write_all(listed, work, lambda share: plan("drawing", share))
+    numbers = {name: summary.measured(measured[name], part, record) for name, (part, _) in parts.items()}
+    last = list(measured.values())[-1]
     plan("writing")
     page.write(
         work,
         {
             "made_by": "rnngrad",
             "versions": summary.versions(),
-            "title": f"How far do gradients travel in this {name}?",
-            "lead": measured.verdict.summary,
-            "findings": [],
-            "networks": {name: numbers},
-            "wanted": settings.wanted,
-            "thresholds": measured.verdict.thresholds,
+            "title": f"How far do gradients travel in this {summary.describe(net)}?",
+            "lead": last.verdict.summary,
+            "findings": [DIRECTIONS] if len(parts) > 1 else [],
+            "networks": numbers,
+            "wanted": last.settings.wanted,
+            "thresholds": last.verdict.thresholds,
             "loss": PROBE if loss is None else f"The loss is the one that was given ({loss.kind}).",
             "source": from_model | from_input,
             "source_text": _source_text(from_model | from_input, net.dtype.name),
         },
-        [{**figure, "group": name} for figure in figures],
+        [{**figure, "group": group} for figure, group in zip(figures, groups, strict=True)],
     )
     plan.done()
+
+
+def _share(plan: Plan, stage: str, i: int, count: int) -> Callable[[float], None]:
+    """Progress of part i of ``count`` equal parts of a stage."""
+    return lambda share: plan(stage, (i + share) / count)
+
+
+def sections(traj: Any, loss: Loss | None) -> dict[str, tuple[Any, Loss]]:
+    """What the page looks at, by name: the whole, or every direction of a stack that runs in both.
+
+    Raises
+    ------
+    ValueError
+        A loss was given for a stack that runs in both directions.
+    """
+    if isinstance(traj, StackTrajectory) and traj.net.bidirectional:
+        if loss is not None:
+            raise ValueError(
+                "loss was given, but the stack runs in both directions: each is looked at by itself, with the probe "
+                "of its own output; leave the loss out"
+            )
+        ways = ("forward", "backward")
+        every = {
+            f"layer {layer}, {way}": one
+            for layer, row in enumerate(traj.layers)
+            for way, one in zip(ways, row, strict=False)
+        }
+        return {name: (one, losses.squared_error(0 * one.y)) for name, one in every.items()}
+    return {summary.describe(traj.net): (traj, losses.squared_error(0 * traj.y) if loss is None else loss)}
 
 
 def _source_text(said: dict[str, Any], dtype: str) -> list[str]:

@@ -16,6 +16,7 @@ from ..analysis.memory import MemoryHorizon, TimeConstants
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
 from ..network import Network
+from ..stack import Stack
 
 # Multiplications each part may cost: about a second on two cores.
 _CHAIN_COST = 6e10
@@ -64,8 +65,8 @@ class Settings(Result):
 class Measured(Result):
     """The analyses of one network.
 
-    ``weights`` or ``jacobians`` is None where the matrix is too large to decompose; a user's system has neither
-    ``weights`` nor ``saturation``.
+    ``weights`` or ``jacobians`` is None where the matrix is too large to decompose; a stack or a user's system has
+    neither ``weights`` nor ``saturation``, and only a stack of several layers has ``layers``.
     """
 
     settings: Settings
@@ -75,6 +76,7 @@ class Measured(Result):
     jacobians: spectra.Spectrum | None
     singular_values: products.SingularValues
     saturation: saturation.Saturation | None
+    layers: reach.LayerReach | None
     memory: MemoryHorizon
     constants: TimeConstants
     verdict: verdict.Verdict
@@ -83,17 +85,17 @@ class Measured(Result):
 def choose(traj: Trajectory, loss: Loss, *, wanted: int | None = None, max_lag: int | None = None) -> Settings:
     """Reference steps and lags such that the whole takes seconds, whatever the size of the network."""
     net, T, B = traj.net, traj.T, traj.B
-    n, N, matrices = net.n, net.N, _matrices(net)
+    N, multiplications = net.N, _multiplications(net)
     # beyond three quarters of a short record too few reference steps are left to speak of a median
     max_lag = min(MAX_LAG, max(3 * T // 4, 1)) if max_lag is None else min(max_lag, T)
     first = max(1, min(max_lag, T // 2))
     times = reach.steps_with_loss(traj, loss, first, REFERENCE_STEPS)
     limit = int(min(max_lag, times[-1]))
     wanted = min(verdict.WANTED, first, limit) if wanted is None else min(wanted, limit)
-    step_cost = B * 2.0 * N * matrices * n * n  # of one more factor of Phi
+    step_cost = B * 2.0 * N * multiplications  # of one more factor of Phi
     chain_lag = int(np.clip(_CHAIN_COST // step_cost, 1, min(limit, CHAIN_MAX_LAG)))
     chain_steps = int(np.clip(_CHAIN_COST // (chain_lag * step_cost), 1, CHAIN_STEPS))
-    size = int(np.clip(np.sqrt(_MAP_COST / (2.0 * matrices * n * n)), 20, min(MAP_SIZE, T)))
+    size = int(np.clip(np.sqrt(_MAP_COST / (2.0 * multiplications)), 20, min(MAP_SIZE, T)))
     count = int(np.clip(_SPECTRA_COST // (_EIGEN * N**3), 0, JACOBIANS))
     ends = products.spaced(max(chain_lag, first), T, chain_steps)
     return Settings(
@@ -116,9 +118,12 @@ def measure(
         return _measure(traj, loss, settings, tick)
 
 
-def _matrices(net: Any) -> int:
-    """Products with an n x n matrix in one step."""
-    return net.cell.recurrent + len(net.cell.gates2) if isinstance(net, Network) else 1
+def _multiplications(net: Any) -> int:
+    """Of a vector with the matrices of one step."""
+    if isinstance(net, Stack):
+        between = sum(one.U.size for row in net.layers[1:] for one in row)
+        return between + sum(_multiplications(one) for row in net.layers for one in row)
+    return net.n**2 * (net.cell.recurrent + len(net.cell.gates2) if isinstance(net, Network) else 1)
 
 
 def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any]) -> Measured:
@@ -131,12 +136,15 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
     tick(0.6)
     heat = reach.gradient_map(traj, loss, first=settings.map_first, last=settings.map_last)
     tick(0.8)
-    small = isinstance(net, Network) and _EIGEN * net.n**3 * _matrices(net) <= _SPECTRA_COST
+    small = isinstance(net, Network) and _EIGEN * net.n * _multiplications(net) <= _SPECTRA_COST
     weights = spectra.weight_spectrum(net) if small else None
     local = spectra.jacobian_spectrum(traj, times=settings.jacobian_times) if settings.jacobian_times.size else None
     tick(0.9)
     flat = saturation.saturation(traj) if isinstance(net, Network) else None
     norms = bounds.step_norms(traj)[0] if _SVD * traj.T * traj.B * net.N**3 <= _NORMS_COST else None
+    layers = None
+    if isinstance(net, Stack) and len(net.layers) > 1:
+        layers = reach.layer_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
     horizon = memory.horizon(gradient, verdict.LOST)
     constants = memory.time_constants(traj, reach=gradient, chain=chain)
     judged = verdict.verdict(traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat)
@@ -149,6 +157,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
         jacobians=local,
         singular_values=chain,
         saturation=flat,
+        layers=layers,
         memory=horizon,
         constants=constants,
         verdict=judged,
