@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "Network": "network",
     "Stack": "stack",
+    "Dropout": "dropout",
     "System": "dynamics.system",
     "CELLS": "cells",
     "rollout": "dynamics.rollout",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from .analysis.spectra import jacobian_spectrum, weight_spectrum
     from .analysis.verdict import verdict
     from .cells import CELLS
+    from .dropout import Dropout
     from .dynamics.chain import JacobianChain, jacobian_chain
     from .dynamics.jacobian import jacobians
     from .dynamics.rollout import Trajectory, rollout

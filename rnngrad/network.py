@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import _checks, initialization
 from ._math import ACTIVATIONS
-from .cells import CELLS, Cell
+from .cells import CELLS, MASKED, Cell
 
 READOUT = ("V", "c")
 
@@ -171,18 +172,24 @@ class Network:
                 wanted = self.parameters[name]
                 changes[name] = _checks.array(name, value, wanted.shape, wanted.dtype)
         parameters = {**self.parameters, **changes}
-        return Network.from_parameters(self.cell.name, parameters, activation=activation, dt=dt, tau=tau)
+        net = Network.from_parameters(self.cell.name, parameters, activation=activation, dt=dt, tau=tau)
+        return self._keep_masks(net)
 
     def astype(self, dtype: str) -> Network:
         """The same network in float64 or float32."""
         to = _checks.float_dtype(dtype)
-        return Network.from_parameters(
+        net = Network.from_parameters(
             self.cell.name,
             {name: value.astype(to) for name, value in self.parameters.items()},
             activation=self.activation,
             dt=self.dt,
             tau=self.tau,
         )
+        return self._keep_masks(net)
+
+    def _keep_masks(self, net: Network) -> Network:
+        masks = {name: self.constants[name].astype(net.dtype) for name in net.constants if name == "mask"}
+        return dataclasses.replace(net, constants=masks) if masks else net
 
     def resample(self, dt: float) -> Network:
         """The same continuous-time network sampled with another step: alpha = dt/tau, weights unchanged (note 001)."""
@@ -252,9 +259,10 @@ class Network:
 
 def find_cell(name: str) -> Cell:
     """The cell of that name."""
-    if not isinstance(name, str) or name not in CELLS:
+    known = CELLS | {cell.name: cell for cell in MASKED.values()}
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}")
-    return CELLS[name]
+    return known[name]
 
 
 def _frozen(value: NDArray) -> NDArray:
@@ -270,7 +278,7 @@ def _time_constants(
     if "alpha" not in cell.constants:
         if dt is not None or tau is not None:
             raise ValueError(f"dt and tau belong to continuous-time networks; cell is {cell.name!r}")
-        return {}, None, None
+        return {name: _frozen(np.ones(n, dtype)) for name in cell.constants}, None, None  # a mask that drops nothing
     step = _checks.number("dt", 0.1 if dt is None else dt, 0.0, open_low=True)
     if tau is None or _checks.readable("tau", tau).ndim == 0:
         taus = np.full(n, _checks.number("tau", 1.0 if tau is None else tau, 0.0, open_low=True))

@@ -33,6 +33,9 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_bptt.py",
     "tests/test_bad_input.py",
     "tests/test_properties.py",
+    "tests/test_stack.py",
+    "tests/test_dropout.py",
+    "tests/test_interop_stacks.py",
 ]
 
 #: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
@@ -40,8 +43,8 @@ MUTANTS = [
     # cells: values
     ("lstm: input and forget gate swapped", "cells/lstm.py", "logistic(a[1]) * s[1] + logistic(a[0])", "logistic(a[0]) * s[1] + logistic(a[1])"),
     ("lstm: output gate dropped", "cells/lstm.py", "return logistic(a[3]) * activate(phi, c), c", "return activate(phi, c), c"),
-    ("gru: copy and update swapped", "cells/gru.py", "return (u * s[0] + w * activate", "return (w * s[0] + u * activate"),
-    ("gru: reset before instead of after", "cells/gru.py", "activate(phi, r * a[2] + a[3]),)", "activate(phi, r * (a[2] + a[3])),)"),
+    ("gru: copy and update swapped", "cells/gru.py", "return (u * s[0] + w * (m", "return (w * s[0] + u * (m"),
+    ("gru: reset before instead of after", "cells/gru.py", "activate(phi, r * a[2] + a[3])),)", "activate(phi, r * (a[2] + a[3]))),)"),
     ("gru_reset_before: reset gate ignored", "cells/gru_reset_before.py", "return logistic(a[0]) * s[0]", "return s[0] + 0 * a[0]"),
     ("gru_delayed: u and r swapped in the state", "cells/gru_delayed.py", "return inner(phi, s, a, k), logistic(a2[0]), logistic(a2[1])", "return inner(phi, s, a, k), logistic(a2[1]), logistic(a2[0])"),
     ("gated_unit: copies where it should update", "cells/gated_unit.py", "return s[1] * s[0] + (T(1.0) - s[1]) * activate", "return (T(1.0) - s[1]) * s[0] + s[1] * activate"),
@@ -51,10 +54,10 @@ MUTANTS = [
     ("vanilla_s: activation not applied before W", "cells/vanilla_s.py", "return activate(phi, s[0])", "return s[0]"),
     # cells: derivatives
     ("vanilla: slope dropped", "cells/vanilla.py", "(g[0] * phi_slope(phi, a[0])[1],)", "(g[0],)"),
-    ("lstm: c's own path to h dropped", "cells/lstm.py", "gc = g[1] + g[0] * o * dm", "gc = g[1]"),
+    ("lstm: c's own path to h dropped", "cells/lstm.py", "gc = g[1] + g[0] * o * dr", "gc = g[1]"),
     ("lstm: forget gate's derivative uses v", "cells/lstm.py", "gc * s[1] * df", "gc * v * df"),
-    ("lstm: wrong sign on the output gate", "cells/lstm.py", "g[0] * m * do", "-g[0] * m * do"),
-    ("gru: update gate's derivative has the wrong sign", "cells/gru.py", "g[0] * (s[0] - v) * du", "g[0] * (v - s[0]) * du"),
+    ("lstm: wrong sign on the output gate", "cells/lstm.py", "g[0] * r * do", "-g[0] * r * do"),
+    ("gru: update gate's derivative has the wrong sign", "cells/gru.py", "g[0] * (s[0] - m * v) * du", "g[0] * (m * v - s[0]) * du"),
     ("gru: recurrent part of the candidate loses r", "cells/gru.py", "gv * r, gv)", "gv, gv)"),
     ("gru_reset_before: dq/dh loses r", "cells/gru_reset_before.py", "return (g * r,), ", "return (g,), "),
     ("gru_delayed: emit's partials swapped", "cells/gru_delayed.py", "return g * s[2], T(0.0), g * s[0]", "return g * s[0], T(0.0), g * s[2]"),
@@ -96,6 +99,27 @@ MUTANTS = [
     ("fold: overflow not seen", "kernels/cpu/scaling.py", "overflow[r // ROWS] = 1", "pass"),
     ("column_sums: first row lost", "kernels/cpu/products.py", "for r in range(piece * chunk, min", "for r in range(piece * chunk + 1, min"),
     ("dense_chain: transposed", "kernels/cpu/system.py", "J[i, k] if transposed else J[k, i]", "J[k, i] if transposed else J[i, k]"),
+    ("lstm dropout: mask ignored in the derivative", "cells/lstm.py", "gc * i * (m * dv)", "gc * i * dv"),
+    ("gru dropout: mask on the copied state", "cells/gru.py", "return (u * s[0] + w * (m *", "return (m * u * s[0] + w * (m *"),
+    ("gru_reset_before dropout: mask ignored in du", "cells/gru_reset_before.py", "(s[0] - m * v) * du", "(s[0] - v) * du"),
+    ("dropout: masks of one layer in all", "dropout.py", "stream + i)", "0)"),
+    ("dropout: same mask at every step", "dropout.py", 'T if self.policy == "step" else 1', "1"),
+    # stacks
+    ("stack: a layer reads the step before", "dynamics/stack.py", "reverse(h, lengths) if backward else np.ascontiguousarray(h)", "reverse(h, lengths) if backward else np.roll(h, 1, axis=0)"),
+    ("stack: backward ignores lengths", "dynamics/stack.py", "np.where(t < lengths, lengths - 1 - t, t)", "T - 1 - t + 0 * lengths"),
+    ("stack: backward output not put back in order", "dynamics/stack.py", "reverse(traj.h, lengths) if backward else traj.h", "traj.h"),
+    ("stack: directions swapped on the way up", "dynamics/stack.py", "np.concatenate(outputs, axis=-1)", "np.concatenate(outputs[::-1], axis=-1)"),
+    ("stack: nothing passes down within a step", "dynamics/stack.py", "g = g + self.outputs[layer][t, sample] * carried[:, None]", "pass"),
+    ("stack: adjoint of the step before", "dynamics/stack.py", "carried = self.to_inputs(layer, g, (t, sample)) if layer", "carried = self.to_inputs(layer, g, (max(t - 1, 0), sample)) if layer"),
+    ("stack: second stage of inputs dropped", "dynamics/stack.py", "kernels.input_adjoint(dx, da2, net.U2", "0 and kernels.input_adjoint(dx, da2, net.U2"),
+    ("stack: exponents of a layer lost", "dynamics/stack.py", "    exponent += top\n", "    exponent += 0\n"),
+    ("stack: exponents of layers not made common", "dynamics/stack.py", "np.clip(shift - top, -4000, 0)", "np.clip(0 * shift, -4000, 0)"),
+    ("stack: tangent ignores the layer below", "dynamics/stack.py", "dx = np.sum(self.outputs[layer][t, sample] * result[0], axis=1)", "dx = 0 * np.sum(self.outputs[layer][t, sample] * result[0], axis=1)"),
+    ("stack: backward adjoints not put in order", "gradients/bptt.py", "reverse(own, traj.lengths) if backward else own", "own"),
+    ("stack: second direction's share of x dropped", "gradients/bptt.py", "sum(received[1:], received[0])", "received[0]"),
+    ("stack: explicit part stops at the top layer", "gradients/stack.py", "g = g + jacobians.outputs[layer] * gx[:, :, None]", "pass"),
+    ("stack: loss enters the lowest layer", "gradients/stack.py", 'traj.net.blocks[f"l{len(traj.layers) - 1}"]] = top', 'traj.net.blocks["l0"]] = top'),
+    ("layers: bias of the backward direction from the forward one", "interop/layout.py", '{part: f"{part}_l{layer}{reverse}" for part in PARTS}', '{part: f"{part}_l{layer}" + (reverse if "bias" not in part else "") for part in PARTS}'),
     # gradients and losses
     ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),
     ("loss: squared error without 1/2", "losses.py", "return 0.5 * np.einsum", "return 1.0 * np.einsum"),
@@ -103,7 +127,7 @@ MUTANTS = [
     ("truncated: segment loses its last loss", "gradients/truncated.py", "injected = at > starts", "injected = at > starts + 1"),
     ("flow: rows of later steps lost", "gradients/flow.py", "np.count_nonzero(live + 1 >= k)", "np.count_nonzero(live + 1 > k)"),
     ("rtrl: gradient one step early", "gradients/rtrl.py", "            v = out[0]\n            total", "            total"),
-    ("explicit: inner part dropped", "dynamics/jacobian.py", "da += dq[:, :, None] * self.inner_a", "pass"),
+    ("explicit: inner part dropped", "dynamics/jacobian.py", "da += dq[..., None, :] * self.inner_a[at]", "pass"),
     ("gradients: W and its transpose", "gradients/assemble.py", "reshape(recurrent, n, n),", "reshape(recurrent, n, n).swapaxes(1, 2),"),
 ]  # fmt: skip
 

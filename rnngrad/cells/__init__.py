@@ -25,8 +25,11 @@ from . import (
     gated_unit,
     gru,
     gru_delayed,
+    gru_dropout,
     gru_reset_before,
+    gru_reset_before_dropout,
     lstm,
+    lstm_dropout,
     mgu,
     mrnn,
     vanilla,
@@ -132,4 +135,10 @@ CELLS: dict[str, Cell] = {
         Cell.from_module("mgu", mgu),
         Cell.from_module("mrnn", mrnn),
     )
+}
+
+#: Built-in cells with a mask on the value, for recurrent dropout; by the name of the cell without.
+MASKED: dict[str, Cell] = {
+    name: Cell.from_module(f"{name}_dropout", module)
+    for name, module in (("lstm", lstm_dropout), ("gru", gru_dropout), ("gru_reset_before", gru_reset_before_dropout))
 }

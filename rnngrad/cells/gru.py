@@ -16,16 +16,27 @@ INPUT = (0, 1, 3)
 
 
 @unit
-def update(phi, s, a, a2, k):
+def masked(phi, s, a, m):
+    """h with the candidate times m; m = 1 costs nothing."""
     r, _, _ = logistic_slope(a[0])
     u, w, _ = logistic_slope(a[1])
-    return (u * s[0] + w * activate(phi, r * a[2] + a[3]),)
+    return (u * s[0] + w * (m * activate(phi, r * a[2] + a[3])),)
+
+
+@unit
+def masked_vjp(phi, s, a, m, g):
+    r, _, dr = logistic_slope(a[0])
+    u, w, du = logistic_slope(a[1])
+    v, dv = phi_slope(phi, r * a[2] + a[3])
+    gv = g[0] * w * (m * dv)
+    return (g[0] * u,), (gv * a[2] * dr, g[0] * (s[0] - m * v) * du, gv * r, gv), ()
+
+
+@unit
+def update(phi, s, a, a2, k):
+    return masked(phi, s, a, type(s[0])(1.0))
 
 
 @unit
 def update_vjp(phi, s, a, a2, k, g):
-    r, _, dr = logistic_slope(a[0])
-    u, w, du = logistic_slope(a[1])
-    v, dv = phi_slope(phi, r * a[2] + a[3])
-    gv = g[0] * w * dv
-    return (g[0] * u,), (gv * a[2] * dr, g[0] * (s[0] - v) * du, gv * r, gv), ()
+    return masked_vjp(phi, s, a, type(s[0])(1.0), g)

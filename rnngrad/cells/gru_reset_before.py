@@ -25,14 +25,25 @@ def inner_vjp(phi, s, a, k, g):
 
 
 @unit
-def update(phi, s, a, a2, k):
+def masked(phi, s, a, a2, m):
+    """h with the candidate times m; m = 1 costs nothing."""
     u, w, _ = logistic_slope(a[1])
-    return (u * s[0] + w * activate(phi, a2[0]),)
+    return (u * s[0] + w * (m * activate(phi, a2[0])),)
+
+
+@unit
+def masked_vjp(phi, s, a, a2, m, g):
+    T = type(g[0])
+    u, w, du = logistic_slope(a[1])
+    v, dv = phi_slope(phi, a2[0])
+    return (g[0] * u,), (T(0.0), g[0] * (s[0] - m * v) * du), (g[0] * w * (m * dv),)
+
+
+@unit
+def update(phi, s, a, a2, k):
+    return masked(phi, s, a, a2, type(s[0])(1.0))
 
 
 @unit
 def update_vjp(phi, s, a, a2, k, g):
-    T = type(g[0])
-    u, w, du = logistic_slope(a[1])
-    v, dv = phi_slope(phi, a2[0])
-    return (g[0] * u,), (T(0.0), g[0] * (s[0] - v) * du), (g[0] * w * dv,)
+    return masked_vjp(phi, s, a, a2, type(s[0])(1.0), g)

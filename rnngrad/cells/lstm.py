@@ -15,18 +15,29 @@ UPDATE_BY_GATE = ((1, 1, 1, 1), (1, 1, 1, 0))
 
 
 @unit
-def update(phi, s, a, a2, k):
-    c = logistic(a[1]) * s[1] + logistic(a[0]) * activate(phi, a[2])
+def masked(phi, s, a, m):
+    """(h, c) with the value gate times m; m = 1 costs nothing."""
+    c = logistic(a[1]) * s[1] + logistic(a[0]) * (m * activate(phi, a[2]))
     return logistic(a[3]) * activate(phi, c), c
 
 
 @unit
-def update_vjp(phi, s, a, a2, k, g):
+def masked_vjp(phi, s, a, m, g):
     T = type(g[0])
     i, _, di = logistic_slope(a[0])
     f, _, df = logistic_slope(a[1])
     v, dv = phi_slope(phi, a[2])
     o, _, do = logistic_slope(a[3])
-    m, dm = phi_slope(phi, f * s[1] + i * v)
-    gc = g[1] + g[0] * o * dm
-    return (T(0.0), gc * f), (gc * v * di, gc * s[1] * df, gc * i * dv, g[0] * m * do), ()
+    r, dr = phi_slope(phi, f * s[1] + i * (m * v))
+    gc = g[1] + g[0] * o * dr
+    return (T(0.0), gc * f), (gc * (m * v) * di, gc * s[1] * df, gc * i * (m * dv), g[0] * r * do), ()
+
+
+@unit
+def update(phi, s, a, a2, k):
+    return masked(phi, s, a, type(s[0])(1.0))
+
+
+@unit
+def update_vjp(phi, s, a, a2, k, g):
+    return masked_vjp(phi, s, a, type(s[0])(1.0), g)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from .._memory import empty
+from ..dropout import Dropout
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
@@ -89,6 +90,7 @@ def rollout(
     *,
     steps: int | None = None,
     batch_first: bool = False,
+    dropout: Dropout | None = None,
     backend: str = "auto",
 ) -> Any:
     """Drive a network: s_t = f(s_{t-1}, x_t), y_t = V h_t + c.
@@ -107,6 +109,8 @@ def rollout(
         T, when there is no x.
     batch_first : bool
         x is (B, T, m), as PyTorch's modules of that name take it; results are time-major all the same.
+    dropout : Dropout
+        Recurrent dropout; ``traj.net`` then holds the masks, and every gradient is that of the masked network.
 
     Returns
     -------
@@ -131,7 +135,12 @@ def rollout(
     lengths = _checks.lengths(lengths, T, B)
     if lengths.min() < T:  # padding may hold anything, and must not meet a product
         x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, net.dtype.type(0))
-    return run(net, x, initial_state(net, s0, B), lengths, backend)
+    s0 = initial_state(net, s0, B)
+    if dropout is not None:
+        if isinstance(net, System):
+            raise ValueError("dropout is given, but net is a System; it must be a Network or a Stack")
+        net = dropout.apply(net, T, B)
+    return run(net, x, s0, lengths, backend)
 
 
 @functools.singledispatch
@@ -220,9 +229,12 @@ def initial_state(net: Any, s0: Any, B: int) -> NDArray:
 
 
 def constants(net: Network) -> NDArray:
-    """Per-unit constants as (1, 1, K, n); the first two axes may be time and batch where a constant varies."""
+    """Per-unit constants as (1, 1, K, n); the first two axes are time and batch where a constant varies."""
     values = [net.constants[name] for name in net.cell.constants]
-    return np.stack(values)[None, None] if values else np.zeros((1, 1, 0, net.n), net.dtype)
+    if not values:
+        return np.zeros((1, 1, 0, net.n), net.dtype)
+    full = [value.reshape((1,) * (3 - value.ndim) + value.shape) for value in values]  # (n,) is (1, 1, n)
+    return np.stack(np.broadcast_arrays(*full), axis=2)
 
 
 def second_weights(net: Network) -> NDArray:

@@ -1,0 +1,26 @@
+"""GRU (reset after the product) with a mask on its candidate: h' = u h + (1 - u) (m h~) (Semeniuta et al. 2016).
+
+What the state keeps of itself is not masked, so dropout makes no memory fade. The mask m is a constant of each unit,
+and may differ from step to step and from sample to sample.
+"""
+
+from .._jit import unit
+from . import gru as plain
+from .gru import masked, masked_vjp
+
+GATE_KINDS = plain.GATE_KINDS
+GATES = plain.GATES
+INPUT = plain.INPUT
+RECURRENT = plain.RECURRENT
+STATES = plain.STATES
+CONSTANTS = ("mask",)
+
+
+@unit
+def update(phi, s, a, a2, k):
+    return masked(phi, s, a, k[0])
+
+
+@unit
+def update_vjp(phi, s, a, a2, k, g):
+    return masked_vjp(phi, s, a, k[0], g)
