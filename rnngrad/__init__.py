@@ -19,6 +19,7 @@ _NAMES = {
     "Dropout": "dropout",
     "System": "dynamics.system",
     "CELLS": "cells",
+    "register_cell": "registration",
     "rollout": "dynamics.rollout",
     "Trajectory": "dynamics.rollout",
     "StackTrajectory": "dynamics.stack",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from .interop.files import load, save
     from .interop.torch import from_torch
     from .network import Network
+    from .registration import register_cell
     from .report.job import report
     from .stack import Stack
     from .training.fit import fit

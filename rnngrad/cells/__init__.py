@@ -17,7 +17,7 @@ A module declares what differs from the defaults in :class:`Cell`; to add a cell
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 from .._math import ACTIVATIONS
 from . import (
@@ -44,11 +44,12 @@ class Cell:
     ``gates`` are the first-stage pre-activations, those with a recurrent part first (``recurrent`` of them);
     ``inputs`` and ``biases`` say which of them have rows in U and b. ``*_by_*`` are the structural non-zeros of the
     partial derivatives. ``gate_kinds`` tells the saturation analysis what a pre-activation is: a logistic "gate",
-    a "value" through phi, or a "part" of one.
+    a "value" through phi, or a "part" of one. ``built_in`` kernels are kept on disk; those of a registered cell are
+    compiled anew by each process, since its source is not ours to watch.
     """
 
     name: str
-    module: ModuleType
+    module: Any
     states: tuple[str, ...]
     gates: tuple[str, ...]
     recurrent: int
@@ -67,9 +68,12 @@ class Cell:
     update_by_gate2: tuple[tuple[int, ...], ...]
     inner_by_state: tuple[int, ...]
     inner_by_gate: tuple[int, ...]
+    built_in: bool = True
 
     @classmethod
-    def from_module(cls, name: str, module: ModuleType, activations: tuple[str, ...] | None = None) -> Cell:
+    def from_module(
+        cls, name: str, module: Any, activations: tuple[str, ...] | None = None, *, built_in: bool = True
+    ) -> Cell:
         def declared(constant, default):
             return getattr(module, constant, default)
 
@@ -85,7 +89,7 @@ class Cell:
             biases=declared("BIAS", tuple(range(P))),
             gates2=gates2,
             constants=declared("CONSTANTS", ()),
-            activation=activations[0] if activations else declared("ACTIVATION", "tanh"),
+            activation=declared("ACTIVATION", activations[0] if activations else "tanh"),
             activations=activations or tuple(ACTIVATIONS),
             emits_state=declared("EMITS_STATE", True),
             outputs_state=declared("OUTPUTS_STATE", True),
@@ -96,6 +100,7 @@ class Cell:
             update_by_gate2=declared("UPDATE_BY_GATE2", ((1,) * P2,) * S),
             inner_by_state=declared("INNER_BY_STATE", (1,) * S),
             inner_by_gate=declared("INNER_BY_GATE", (1,) * P),
+            built_in=built_in,
         )
 
     @property

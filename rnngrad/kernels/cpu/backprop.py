@@ -85,6 +85,7 @@ def backprop(cell, phi):
         "backprop",
         cell.name,
         phi,
+        cached=cell.built_in,
         tasks=lambda gs, *rest: -(-gs.shape[1] // rest[-1]),
         work=lambda gs, da, *rest: da.size * (3 + da.shape[3] / MULTIPLY_ADDS),
     )

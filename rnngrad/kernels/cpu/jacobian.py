@@ -77,6 +77,7 @@ def factors(cell, phi):
         "factors",
         cell.name,
         phi,
+        cached=cell.built_in,
         tasks=lambda update_s, *rest: len(update_s),
         work=lambda update_s, update_a, *rest: 3 * update_a.size,
     )

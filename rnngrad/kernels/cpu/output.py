@@ -13,7 +13,9 @@ def output(cell, phi):
     take_s, take_k = TAKE[S], TAKE[len(cell.constants)]
     unit_output = cell.module.output
 
-    @kernel("output", cell.name, phi, tasks=lambda h, *rest: len(h), work=lambda h, *rest: 4 * h.size)
+    @kernel(
+        "output", cell.name, phi, cached=cell.built_in, tasks=lambda h, *rest: len(h), work=lambda h, *rest: 4 * h.size
+    )
     def run(start, stop, h, states, consts):
         _, B, n = h.shape
         for t in range(start, stop):
@@ -32,7 +34,14 @@ def output_vjp(cell, phi):
     take_s, take_k, put_s = TAKE[S], TAKE[len(cell.constants)], PUT[S]
     unit_vjp = cell.module.output_vjp
 
-    @kernel("output_vjp", cell.name, phi, tasks=lambda gs, *rest: len(gs), work=lambda gs, *rest: 4 * gs.size)
+    @kernel(
+        "output_vjp",
+        cell.name,
+        phi,
+        cached=cell.built_in,
+        tasks=lambda gs, *rest: len(gs),
+        work=lambda gs, *rest: 4 * gs.size,
+    )
     def run(start, stop, gs, gh, states, consts):
         _, B, n = gh.shape
         for t in range(start, stop):

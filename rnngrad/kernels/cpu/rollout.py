@@ -61,6 +61,7 @@ def rollout(cell, phi):
         "rollout",
         cell.name,
         phi,
+        cached=cell.built_in,
         tasks=lambda states, *rest: -(-states.shape[1] // rest[-1]),
         work=lambda states, a, *rest: a.size * (3 + a.shape[3] / MULTIPLY_ADDS),
     )

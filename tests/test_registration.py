@@ -1,0 +1,174 @@
+"""A gated cell written outside the package: everything the built-in cells get, against autograd; faults are named."""
+
+from types import SimpleNamespace
+
+import numba
+import numpy as np
+import oracles
+import pytest
+from cases import assert_close
+
+import rnngrad as rg
+from rnngrad._math import logistic_slope, phi_slope
+
+torch = oracles.torch
+
+
+class Peephole:
+    """LSTM whose gates f, i = logistic(a + c) see the cell: peepholes of weight one (Gers & Schmidhuber 2000)."""
+
+    STATES = ("h", "c")
+    GATES = ("i", "f", "v", "o")
+    GATE_KINDS = ("gate", "gate", "value", "gate")
+    UPDATE_BY_STATE = ((0, 1), (0, 1))
+    UPDATE_BY_GATE = ((1, 1, 1, 1), (1, 1, 1, 0))
+
+    def update(phi, s, a, a2, k):
+        i, _, _ = logistic_slope(a[0] + s[1])
+        f, _, _ = logistic_slope(a[1] + s[1])
+        v, _ = phi_slope(phi, a[2])
+        o, _, _ = logistic_slope(a[3])
+        c = f * s[1] + i * v
+        return o * phi_slope(phi, c)[0], c
+
+    def update_vjp(phi, s, a, a2, k, g):
+        T = type(g[0])
+        i, _, di = logistic_slope(a[0] + s[1])
+        f, _, df = logistic_slope(a[1] + s[1])
+        v, dv = phi_slope(phi, a[2])
+        o, _, do = logistic_slope(a[3])
+        m, dm = phi_slope(phi, f * s[1] + i * v)
+        gc = g[1] + g[0] * o * dm
+        gi, gf = gc * v * di, gc * s[1] * df
+        return (T(0.0), gc * f + gi + gf), (gi, gf, gc * i * dv, g[0] * m * do), ()
+
+
+def torch_step(P, s, x):
+    def gate(g, h):
+        return h @ P["W"][g].mT + x @ P["U"][g].mT + P["b"][g]
+
+    h, c = s[:, 0], s[:, 1]
+    new = torch.sigmoid(gate(1, h) + c) * c + torch.sigmoid(gate(0, h) + c) * torch.tanh(gate(2, h))
+    return torch.stack([torch.sigmoid(gate(3, h)) * torch.tanh(new), new], 1)
+
+
+@pytest.fixture
+def registered():
+    """The cell for one test; the others do not see it."""
+    rg.register_cell("peephole", Peephole, activations=("tanh",))
+    yield
+    del rg.CELLS["peephole"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_registered_cell_is_like_any_other(registered, dtype, tmp_path):
+    rng = np.random.default_rng(0)
+    net = rg.Network.init("peephole", 3, 5, seed=1, dtype=dtype)
+    x, s0 = rng.standard_normal((6, 4, 3)).astype(dtype), rng.standard_normal((4, 2, 5)).astype(dtype)
+    traj = rg.rollout(net, x, s0)
+    P = {name: oracles.tensor(np.array(a)).requires_grad_() for name, a in net.parameters.items()}
+    xt, s0t = oracles.tensor(x).requires_grad_(), oracles.tensor(s0).requires_grad_()
+    states = [s0t]
+    for t in range(6):
+        states.append(torch_step(P, states[-1], xt[t]))
+    z = rng.standard_normal(traj.h.shape).astype(dtype)
+    loss = ((torch.stack(states[1:])[:, :, 0] - oracles.tensor(z)) ** 2).sum() / 2
+    rtol = 1e-11 if dtype == "float64" else 1e-5
+    grads = rg.bptt(traj, rg.losses.squared_error(z))
+    for name, value in zip([*P, "x", "s0"], torch.autograd.grad(loss, [*P.values(), xt, s0t]), strict=True):
+        assert_close(getattr(grads, name), value.numpy(), rtol, name)
+    assert_close(rg.rtrl(traj, rg.losses.squared_error(z)).W, grads.W, rtol, "rtrl")
+    J, chain = rg.jacobians(traj), rg.jacobian_chain(traj)
+    assert_close(chain.product(6, 1), oracles.product(J, 6, 1), rtol, "chain")
+    assert chain.log_norm(6, 1, block=("c", "c")).shape == (4,)
+    assert rg.saturation(traj).names[:2] == ("i", "f")
+    rg.save(net, tmp_path / "net.npz")
+    np.testing.assert_array_equal(rg.load(tmp_path / "net.npz").W, net.W)
+    stack = rg.Stack.init(["peephole", "gru"], 3, 4, dtype=dtype)
+    assert rg.bptt(rg.rollout(stack, x), rg.losses.squared_error(z[..., :4])).W_l0.shape == (4, 4, 4)
+
+
+def test_nothing_of_it_is_kept_on_disk(registered, monkeypatch):
+    """Its source may change between processes, and no digest of ours would tell."""
+    from rnngrad.kernels.cpu import backprop, factors, rollout
+
+    cell = rg.CELLS["peephole"]
+    assert not cell.built_in and rg.CELLS["lstm"].built_in
+    for make in (rollout, backprop, factors):
+        kernel = make(cell, 0)
+        runs = (
+            [kernel]
+            if hasattr(kernel, "compiled")
+            else [c.cell_contents for c in kernel.__closure__ if c.cell_contents]
+        )
+        caches = [type(getattr(run.compiled, "_cache", None)).__name__ for run in runs if hasattr(run, "compiled")]
+        assert caches and set(caches) <= {"NullCache", "NoneType"}
+
+
+def test_replacing(registered):
+    with pytest.raises(ValueError, match=r"'peephole', which is taken; replace=True replaces it"):
+        rg.register_cell("peephole", Peephole)
+    assert rg.register_cell("peephole", Peephole, activations=("tanh",), replace=True) is rg.CELLS["peephole"]
+    with pytest.raises(ValueError, match=r"'lstm', which is taken, a built-in cell"):
+        rg.register_cell("lstm", Peephole, replace=True)
+
+
+def test_compiled_functions_are_taken():
+    own = vars(Peephole) | {name: numba.njit(getattr(Peephole, name)) for name in ("update", "update_vjp")}
+    rg.register_cell("jitted", SimpleNamespace(**own), activations=("tanh",))
+    try:
+        net = rg.Network.init("jitted", 1, 2)
+        assert np.isfinite(rg.rollout(net, np.ones((3, 1, 1))).h).all()
+    finally:
+        del rg.CELLS["jitted"]
+
+
+def wrong_vjp(phi, s, a, a2, k, g):
+    ds, da, none = Peephole.update_vjp(phi, s, a, a2, k, g)
+    return ds, (da[1], da[0], da[2], da[3]), none
+
+
+def short_vjp(phi, s, a, a2, k, g):
+    ds, da, none = Peephole.update_vjp(phi, s, a, a2, k, g)
+    return ds, da[:3], none
+
+
+def one_state(phi, s, a, a2, k):
+    return (Peephole.update(phi, s, a, a2, k)[0],)
+
+
+FAULTS = [
+    ({"update_vjp": None}, r"update_vjp is None; it must be a function"),
+    (
+        {"update_vjp": wrong_vjp},
+        r"update_vjp of cell 'faulty' \(tanh\) gives .* for result 0, argument a\[0\]; differences",
+    ),
+    ({"update_vjp": short_vjp}, r"it must return tuples of \[2, 4, 0\]"),
+    ({"update": one_state}, r"update of cell 'faulty' \(tanh\) returns 1 numbers; it must return 2"),
+    ({"UPDATE_BY_STATE": ((0, 0), (0, 1))}, r"declares that result 0 of update does not depend on s\[1\]"),
+    ({"UPDATE_BY_GATE": ((1, 1, 1, 1),)}, r"UPDATE_BY_GATE has shape \(1, 4\); it must have shape \(2, 4\)"),
+    ({"GATES": ("a", "b", "c", "d", "e")}, r"GATES has 5 names; there must be 1 to 4"),
+    ({"STATES": "h"}, r"STATES is 'h'; it must be a tuple of names"),
+    ({"RECURRENT": 5}, r"RECURRENT is 5; it must be in 1…4"),
+    ({"INPUT": (1, 0)}, r"INPUT is \(1, 0\); it must be increasing"),
+    ({"EMITS_STATE": False}, r"the cell lacks emit, emit_vjp"),
+    ({"CONSTANTS": ("beta",)}, r"CONSTANTS is \('beta',\); known are 'alpha'"),
+    ({"ACTIVATION": "sine"}, r"ACTIVATION is 'sine'"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaWarning")
+@pytest.mark.parametrize(("change", "message"), FAULTS, ids=range(len(FAULTS)))
+def test_faults_are_named_and_nothing_is_registered(change, message):
+    own = {name: value for name, value in vars(Peephole).items() if not name.startswith("__")} | change
+    with pytest.raises(ValueError, match=message):
+        rg.register_cell("faulty", SimpleNamespace(**own), activations=("tanh",))
+    assert "faulty" not in rg.CELLS
+
+
+def test_names():
+    for name in ("", "two words", 3):
+        with pytest.raises(ValueError, match=r"it must be an identifier"):
+            rg.register_cell(name, Peephole)
+    with pytest.raises(ValueError, match=r"activations is 'sine'"):
+        rg.register_cell("fine", Peephole, activations=("sine",))
