@@ -35,6 +35,7 @@ Contender = Callable[[], object]
 TURN = 0.1  # seconds
 
 BPTT_SIZES = [(16, 8, 500, 64), (64, 16, 200, 32), (256, 64, 200, 32)]
+STACK_SIZES = [(64, 16, 200, 32, 3)]
 CHAIN_SIZES = [(16, 100, 32), (64, 100, 16), (128, 200, 8), (256, 100, 4)]
 TORCH_CLASS = {"vanilla": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
@@ -57,11 +58,36 @@ def bptt_row(cell: str, n: int, m: int, T: int, B: int, dtype: str) -> dict[str,
     return out
 
 
+def stack_row(n: int, m: int, T: int, B: int, layers: int, dtype: str) -> dict[str, Contender]:
+    """Contenders for forward + BPTT of a bidirectional LSTM of several layers."""
+    rng = np.random.default_rng(0)
+    options = {"scheme": "uniform", "n_layers": layers, "bidirectional": True, "dtype": dtype}
+    stack = rg.Stack.init("lstm", m, n, **options)
+    x = rng.standard_normal((T, B, m)).astype(dtype)
+    z = rng.standard_normal((T, B, 2 * n)).astype(dtype)
+    out: dict[str, Contender] = {"rnngrad": lambda: rg.bptt(rg.rollout(stack, x), rg.losses.squared_error(z))}
+    if torch is not None:
+        module = torch.nn.LSTM(m, n, num_layers=layers, bidirectional=True, dtype=getattr(torch, dtype))
+        with torch.no_grad():
+            for name, value in stack.parameters():
+                part, ending = name.split("_", 1)
+                if part != "b":
+                    weight = getattr(module, f"weight_{'hh' if part == 'W' else 'ih'}_{ending}")
+                    weight.copy_(torch.tensor(np.array(value)).reshape(weight.shape))
+        out["torch"] = torch_training(module, x, z)
+    return out
+
+
 def torch_bptt(net: rg.Network, x: np.ndarray, z: np.ndarray) -> Contender:
     module = getattr(torch.nn, TORCH_CLASS[net.cell.name])(net.m, net.n, dtype=getattr(torch, net.dtype.name))
     with torch.no_grad():
         module.weight_hh_l0.copy_(torch.tensor(np.array(net.W)).reshape(-1, net.n))
         module.weight_ih_l0.copy_(torch.tensor(np.array(net.U)).reshape(-1, net.m))
+    return torch_training(module, x, z)
+
+
+def torch_training(module, x: np.ndarray, z: np.ndarray) -> Contender:
+    """Forward, loss 1/2 ||h - z||^2 and backward of a module."""
     xt, zt = torch.tensor(x, requires_grad=True), torch.tensor(z)
 
     def run() -> object:
@@ -215,6 +241,10 @@ def main() -> None:
             for dtype in ("float64", "float32"):
                 name = f"bptt {cell} {dtype} n={n} m={m} T={T} B={B}"
                 rows.append((name, lambda c=cell, s=(n, m, T, B), d=dtype: bptt_row(c, *s, d)))
+    for n, m, T, B, layers in STACK_SIZES:
+        for dtype in ("float64", "float32"):
+            name = f"bptt {layers}-layer bidirectional lstm {dtype} n={n} m={m} T={T} B={B}"
+            rows.append((name, lambda s=(n, m, T, B, layers), d=dtype: stack_row(*s, d)))
     for n, T, B in CHAIN_SIZES:
         for dtype in ("float64", "float32"):
             rows.append((f"chain vanilla {dtype} n={n} T={T} B={B}", lambda s=(n, T, B), d=dtype: chain_row(*s, d)))
@@ -223,7 +253,7 @@ def main() -> None:
     for key, value in info.items():
         print(f"{key}: {value}")
     results = []
-    print(f"\n{'row':48s} {'rnngrad':>9s}  {'peers (ms)':42s} best peer / rnngrad", flush=True)
+    print(f"\n{'row':62s} {'rnngrad':>9s}  {'peers (ms)':42s} best peer / rnngrad", flush=True)
     for name, make in rows:
         if words and not any(word in name for word in words):
             continue
@@ -232,7 +262,7 @@ def main() -> None:
         judged = {k: v for k, v in peers.items() if k != "numpy"} or peers
         ratio = min(judged.values()) / ms["rnngrad"]
         listed = "  ".join(f"{k} {v:.1f}" for k, v in peers.items())
-        print(f"{name:48s} {ms['rnngrad']:9.2f}  {listed:42s} {ratio:.2f}", flush=True)
+        print(f"{name:62s} {ms['rnngrad']:9.2f}  {listed:42s} {ratio:.2f}", flush=True)
         results.append({"row": name, "ms": ms, "ratio": ratio})
     if arguments.json:
         with open(arguments.json, "w") as file:
