@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
+from numba.core.errors import NumbaError
 
 from . import _checks
 from ._jit import unit
@@ -50,8 +51,8 @@ def register_cell(name: str, module: Any, *, activations: tuple[str, ...] | None
     Raises
     ------
     ValueError
-        The name is taken, a declaration or a function is missing or of the wrong size, or a derivative disagrees with
-        differences of its function; the message says which.
+        The name is taken, a declaration or a function is missing, of the wrong size or does not compile, or a
+        derivative disagrees with differences of its function; the message says which.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name is {name!r}; it must be an identifier such as 'my_cell'")
@@ -64,9 +65,12 @@ def register_cell(name: str, module: Any, *, activations: tuple[str, ...] | None
     cell = Cell.from_module(name, _units(module), activations, built_in=False)
     _check_declarations(cell)
     rng = np.random.default_rng(0)
-    for activation in cell.activations:
-        for _ in range(_POINTS):
-            _check_derivatives(cell, ACTIVATIONS[activation], rng, activation)
+    try:
+        for activation in cell.activations:
+            for _ in range(_POINTS):
+                _check_derivatives(cell, ACTIVATIONS[activation], rng, activation)
+    except NumbaError as error:
+        raise ValueError(f"a function of cell {name!r} does not compile: {error}") from error
     CELLS[name] = cell
     return cell
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,15 @@ class Stack:
         ``layers[l]`` is (forward,) or (forward, backward); these have no readout.
     V, c : ndarray (p, n), (p,)
         Readout of the top layer's output (n units, both directions counted); None without one (then y = h).
+    feedback : bool
+        The last p inputs of layer 0 are the output of the step before: the stack runs on [x_t; y_{t-1}] and is given
+        x_t alone. Teacher forcing is the same stack with ``feedback=False``, given [x_t; z_{t-1}].
     """
 
     layers: tuple[tuple[Network, ...], ...]
     V: Any = None
     c: Any = None
+    feedback: bool = False
 
     # -- making ------------------------------------------------------------------------------------------------
 
@@ -50,6 +54,7 @@ class Stack:
         *,
         n_layers: int | None = None,
         bidirectional: bool = False,
+        feedback: bool = False,
         seed: int | np.random.Generator = 0,
         dtype: str = "float64",
         **options: Any,
@@ -65,29 +70,34 @@ class Stack:
             Needed where neither ``cell`` nor ``n_hidden`` is a sequence.
         bidirectional : bool
             Every layer in both directions.
+        feedback : bool
+            Layer 0 takes the output of the step before beside its n_inputs.
         options
             As for :meth:`Network.init`: scheme, gain, activation, forget_bias, dt, tau.
         """
         cells, sizes, count = _per_layer(cell, n_hidden, n_layers)
         rng = np.random.default_rng(seed)
         m, layers = _checks.integer("n_inputs", n_inputs, 0), []
+        p = _checks.integer("n_outputs", n_outputs, 0)
+        m += (p or sizes[-1] * (2 if bidirectional else 1)) if feedback else 0
         for kind, n in zip(cells, sizes, strict=True):
             directions = range(2 if bidirectional else 1)
             layers.append(tuple(Network.init(kind, m, n, seed=rng, dtype=dtype, **options) for _ in directions))
             m = sum(net.n for net in layers[-1])
         assert len(layers) == count
-        p = _checks.integer("n_outputs", n_outputs, 0)
         V = initialization.feedforward(p, m, rng).astype(dtype) if p else None
-        return cls.from_layers(layers, V, np.zeros(p, dtype) if p else None)
+        return cls.from_layers(layers, V, np.zeros(p, dtype) if p else None, feedback=feedback)
 
     @classmethod
-    def from_layers(cls, layers: Sequence[Network | Sequence[Network]], V: Any = None, c: Any = None) -> Stack:
+    def from_layers(
+        cls, layers: Sequence[Network | Sequence[Network]], V: Any = None, c: Any = None, *, feedback: bool = False
+    ) -> Stack:
         """Stack of given networks, bottom first; a pair is (forward, backward). V, c are copied.
 
         Raises
         ------
         ValueError
-            Sizes do not chain, dtypes differ, a layer has a readout, or V and c do not fit.
+            Sizes do not chain, dtypes differ, a layer has a readout, V and c do not fit, or outputs cannot be fed back.
         """
         if len(layers) == 0:
             raise ValueError("layers is empty; a stack has at least one layer")
@@ -115,7 +125,11 @@ class Stack:
             c = _checks.array("c", c, (len(V),), dtype)
             V, c = V.copy(), c.copy()
             V.flags.writeable = c.flags.writeable = False
-        return cls(rows, V, c)
+        stack = cls(rows, V, c, bool(feedback))
+        if feedback and (stack.bidirectional or stack.m < 0):
+            why = "a layer runs backward" if stack.bidirectional else f"layer 0 takes {rows[0][0].m} inputs"
+            raise ValueError(f"feedback is True, but {why}; it must take the p = {stack.p} outputs, going forward")
+        return stack
 
     def replace(self, **changes: Any) -> Stack:
         """A copy with some parameters replaced, by name: ``stack.replace(W_l1=...)``; arrays are checked."""
@@ -131,13 +145,18 @@ class Stack:
                 for net, end in zip(row, ends, strict=False)
             ]
             rows.append([net.replace(**new) if new else net for net, new in zip(row, mine, strict=True)])
-        return Stack.from_layers(rows, changes.get("V", self.V), changes.get("c", self.c))
+        return Stack.from_layers(rows, changes.get("V", self.V), changes.get("c", self.c), feedback=self.feedback)
 
     def astype(self, dtype: str) -> Stack:
         """The same stack in float64 or float32."""
         to = _checks.float_dtype(dtype)
         rows = [[net.astype(dtype) for net in row] for row in self.layers]
-        return Stack.from_layers(rows, *(None if a is None else a.astype(to) for a in (self.V, self.c)))
+        V, c = (None if a is None else a.astype(to) for a in (self.V, self.c))
+        return Stack.from_layers(rows, V, c, feedback=self.feedback)
+
+    def teacher_forced(self) -> Stack:
+        """The same layers without feedback: they are given the outputs to feed back, beside x."""
+        return replace(self, feedback=False)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -160,12 +179,13 @@ class Stack:
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{row[0].cell.name} {' + '.join(str(net.n) for net in row)}" for row in self.layers)
-        return f"Stack({self.m} -> {shown} -> {self.p}, dtype={self.dtype.name!r})"
+        back = ", feedback" if self.feedback else ""
+        return f"Stack({self.m} -> {shown} -> {self.p}{back}, dtype={self.dtype.name!r})"
 
     @property
     def m(self) -> int:
-        """Inputs."""
-        return self.layers[0][0].m
+        """Inputs; without those that are fed back."""
+        return self.layers[0][0].m - (self.p if self.feedback else 0)
 
     @property
     def n(self) -> int:

@@ -123,18 +123,25 @@ def test_compiled_functions_are_taken():
         del rg.CELLS["jitted"]
 
 
+right, right_vjp = numba.njit(Peephole.update), numba.njit(Peephole.update_vjp)
+
+
 def wrong_vjp(phi, s, a, a2, k, g):
-    ds, da, none = Peephole.update_vjp(phi, s, a, a2, k, g)
+    ds, da, none = right_vjp(phi, s, a, a2, k, g)
     return ds, (da[1], da[0], da[2], da[3]), none
 
 
 def short_vjp(phi, s, a, a2, k, g):
-    ds, da, none = Peephole.update_vjp(phi, s, a, a2, k, g)
-    return ds, da[:3], none
+    ds, da, none = right_vjp(phi, s, a, a2, k, g)
+    return ds, (da[0], da[1], da[2]), none
 
 
 def one_state(phi, s, a, a2, k):
-    return (Peephole.update(phi, s, a, a2, k)[0],)
+    return (right(phi, s, a, a2, k)[0],)
+
+
+def no_numba(phi, s, a, a2, k):
+    return open("x")
 
 
 FAULTS = [
@@ -145,6 +152,11 @@ FAULTS = [
     ),
     ({"update_vjp": short_vjp}, r"it must return tuples of \[2, 4, 0\]"),
     ({"update": one_state}, r"update of cell 'faulty' \(tanh\) returns 1 numbers; it must return 2"),
+    pytest.param(
+        {"update": no_numba},
+        r"a function of cell 'faulty' does not compile",
+        marks=pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled"),
+    ),
     ({"UPDATE_BY_STATE": ((0, 0), (0, 1))}, r"declares that result 0 of update does not depend on s\[1\]"),
     ({"UPDATE_BY_GATE": ((1, 1, 1, 1),)}, r"UPDATE_BY_GATE has shape \(1, 4\); it must have shape \(2, 4\)"),
     ({"GATES": ("a", "b", "c", "d", "e")}, r"GATES has 5 names; there must be 1 to 4"),

@@ -7,11 +7,15 @@ B_l = ds^l_t/dh^{l-1}_t and C_l = dh^l_t/ds^l_t,
     J^{l,l} = A_l,    J^{l,j} = B_l C_{l-1} J^{l-1,j}  for j < l.
 
 Products with it go from layer to layer within a step; it is dense only when asked for.
+
+With feedback layer 0 also reads y_{t-1} = V h^{top}_{t-1} + c, a function of the joint state before, which adds
+B_0 V C_top(t-1) to its rows; B_0 is the part of B for the fed-back inputs. At step 1 the output before is given from
+outside and adds nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +49,8 @@ class StackTrajectory(Steps):
     lengths : ndarray (B,)
     diverged : ndarray (B,)
         First step (of its own direction) at which a layer's state is not finite; -1 where there is none.
+    fed : ndarray (T, B, p)
+        What was fed back: y_0 … y_{T-1}; (T, B, 0) without feedback.
     """
 
     net: Stack
@@ -54,6 +60,7 @@ class StackTrajectory(Steps):
     y: NDArray
     lengths: NDArray
     diverged: NDArray
+    fed: NDArray
     backend: str = "auto"
 
     @cached_property
@@ -88,6 +95,20 @@ def _flat(states: NDArray) -> NDArray:
 
 @run.register
 def _run_stack(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> StackTrajectory:
+    if not net.feedback:
+        return _run_layers(net, x, s0, lengths, backend)
+    T, B, _ = x.shape
+    fed = np.zeros((T, B, net.p), net.dtype)  # y_0 = 0
+    forced, every, s = net.teacher_forced(), np.ones(B, np.int64), s0
+    for t in range(T - 1):
+        step = _run_layers(forced, np.concatenate([x[t : t + 1], fed[t : t + 1]], axis=-1), s, every, backend)
+        s, fed[t + 1] = step.states[1], step.y[0]
+    # on its own outputs the stack runs as if they had been given: every layer is one ordinary trajectory again
+    traj = _run_layers(forced, np.concatenate([x, fed], axis=-1), s0, lengths, backend)
+    return replace(traj, net=net, x=x, fed=fed)
+
+
+def _run_layers(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> StackTrajectory:
     layers: list[tuple[Trajectory, ...]] = []
     h, start = x, 0
     for row in net.layers:
@@ -103,7 +124,8 @@ def _run_stack(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: s
     bad = np.stack([traj.diverged for row in layers for traj in row])
     first_bad = np.where(bad < 0, len(x) + 1, bad).min(axis=0)
     diverged = np.where((bad >= 0).any(axis=0), first_bad, -1)
-    return StackTrajectory(net, x, tuple(layers), h, readout(net, h, backend), lengths, diverged, backend)
+    y = readout(net, h, backend)
+    return StackTrajectory(net, x, tuple(layers), h, y, lengths, diverged, x[..., :0], backend)
 
 
 @dataclass(frozen=True)
@@ -115,11 +137,14 @@ class StackJacobians:
     layers : tuple of FactoredJacobians
     outputs : tuple of ndarray (T, B, S, n)
         dh^l_t/ds^l_t per unit, of all layers but the top one.
+    before : ndarray (T, B, S, n) or None
+        dh_{t-1}/ds_{t-1} of the top layer, where its output is fed back; 0 at the first step.
     """
 
     net: Stack
     layers: tuple[FactoredJacobians, ...]
     outputs: tuple[NDArray, ...]
+    before: NDArray | None
     backend: str
 
     @property
@@ -128,8 +153,13 @@ class StackJacobians:
 
     def flattened(self) -> StackJacobians:
         """The same with time and batch as one axis, so that rows can be at different times."""
-        outputs = tuple(out.reshape(1, -1, *out.shape[2:]) for out in self.outputs)
-        return StackJacobians(self.net, tuple(part.flattened() for part in self.layers), outputs, self.backend)
+
+        def flat(slopes: NDArray) -> NDArray:
+            return slopes.reshape(1, -1, *slopes.shape[2:])
+
+        before = None if self.before is None else flat(self.before)
+        parts = tuple(part.flattened() for part in self.layers)
+        return StackJacobians(self.net, parts, tuple(map(flat, self.outputs)), before, self.backend)
 
     # -- between layers ----------------------------------------------------------------------------------------
 
@@ -157,6 +187,22 @@ class StackJacobians:
             changes.append(dz[None])
         return changes[0], changes[1]
 
+    def _to_output_before(self, dx: NDArray, at: Any) -> NDArray:
+        """What arrives at layer 0's fed-back inputs, carried to the top layer's state of the step before: (R, S n)."""
+        assert self.before is not None
+        dy = dx[:, self.net.m :]
+        dh = dy if self.net.V is None else dy @ self.net.V
+        return (self.before[at] * dh[:, None]).reshape(len(dx), -1)
+
+    def _fed_back(self, v: NDArray, at: Any) -> NDArray:
+        """Change of layer 0's inputs (R, m) by way of the output before, for columns v (R, N) of the state before."""
+        dx = np.zeros((len(v), self.layers[0].net.m), v.dtype)
+        if self.before is not None:
+            top = v[:, self._slices[-1]].reshape(len(v), *self.before.shape[2:])
+            dh = np.sum(self.before[at] * top, axis=1)
+            dx[:, self.net.m :] = dh if self.net.V is None else dh @ self.net.V.T
+        return dx
+
     # -- along time --------------------------------------------------------------------------------------------
 
     def adjoint(
@@ -177,7 +223,11 @@ class StackJacobians:
                 result, shift = part.adjoint(g, none, sample, t + 1, 1)
                 new[:, where] = result[0].reshape(len(y), -1)
                 shifts.append((where, shift[0]))
-                carried = self.to_inputs(layer, g, (t, sample)) if layer else None
+                carried = self.to_inputs(layer, g, (t, sample)) if layer or self.before is not None else None
+            if self.before is not None and carried is not None:
+                where, shift = shifts[0]  # the top layer came first
+                back = self._to_output_before(carried, (t, sample))
+                new[:, where], shifts[0] = _sum(new[:, where], shift, back), (where, np.maximum(shift, 0))
             y = _common(new, shifts, exponent)
             rows[steps - 1 - d, :, 0], exponents[steps - 1 - d] = y, exponent
         return rows, exponents
@@ -190,12 +240,11 @@ class StackJacobians:
         v, exponent = v[:, 0], exponent.copy()
         none = np.zeros(len(v), np.int64)
         for d in range(steps):
-            t, new, dx = t_from + d, np.empty_like(v), None
+            t, new = t_from + d, np.empty_like(v)
+            dx = self._fed_back(v, (t, sample))
             for layer, part in enumerate(self.layers):
                 where = self._slices[layer]
                 column = np.ascontiguousarray(v[:, where]).reshape(-1, *part.net.state_shape)
-                if dx is None:
-                    dx = np.zeros((len(v), part.net.m), v.dtype)
                 result, _ = part.tangent(column, none, sample, t, 1, *self._from_inputs(layer, dx))
                 new[:, where] = result[0].reshape(len(v), -1)
                 if layer + 1 < len(self.layers):
@@ -216,6 +265,13 @@ class StackJacobians:
             rows, exponents = self.adjoint(eye, none, sample, t + 1, 1)
             J[t] = np.ldexp(rows[0, :, 0], exponents[0, :, None].astype(np.int32)).reshape(B, N, N)
         return J
+
+
+def _sum(values: NDArray, shift: NDArray, more: NDArray) -> NDArray:
+    """values 2^shift + more, as mantissas of 2^max(shift, 0)."""
+    top = np.maximum(shift, 0)
+    down = np.clip(np.stack([shift - top, -top]), -4000, 0).astype(np.int32)[..., None]
+    return np.ldexp(values, down[0]) + np.ldexp(more, down[1])
 
 
 def _common(new: NDArray, shifts: list[tuple[slice, NDArray]], exponent: NDArray) -> NDArray:
@@ -239,6 +295,6 @@ def stack_jacobians(traj: StackTrajectory) -> StackJacobians:
     traj.require_finite()
     layers = [row[0] for row in traj.layers]
     parts = tuple(factored_jacobians(layer) for layer in layers)
-    return StackJacobians(
-        traj.net, parts, tuple(through_output(layer, np.ones_like(layer.h)) for layer in layers[:-1]), traj.backend
-    )
+    slopes = [through_output(layer, np.ones_like(layer.h)) for layer in layers]
+    before = np.concatenate([np.zeros_like(slopes[-1][:1]), slopes[-1][:-1]]) if traj.net.feedback else None
+    return StackJacobians(traj.net, parts, tuple(slopes[:-1]), before, traj.backend)

@@ -123,9 +123,9 @@ def emitted(traj: Trajectory) -> NDArray:
 
 
 @functools.singledispatch
-def collect(traj: Any, loss: float, G: NDArray, parts: dict[str, Any]) -> Any:
+def collect(traj: Any, value: LossValue, G: NDArray, parts: dict[str, Any]) -> Any:
     """Gradients from the adjoints G (T+1, B, S, n) of s_0 … s_T and what ``explicit_gradients`` made of them."""
-    return Gradients(loss=loss, s=G, s0=G[0], **parts)
+    return Gradients(loss=value.value, s=G, s0=G[0], **parts, **readout_gradients(traj, value.dy))
 
 
 @functools.singledispatch

@@ -41,7 +41,7 @@ def bptt(traj: Any, loss: Loss) -> Any:
     ValueError
         Target or weights do not fit the output, or the trajectory is not finite.
     """
-    if isinstance(traj.net, System):  # dense Jacobians: one segment over the whole sequence
+    if isinstance(traj.net, System) or getattr(traj.net, "feedback", False):  # one segment over the whole sequence
         return truncated_bptt(traj, loss, k1=traj.T, k2=traj.T)
     value = evaluate(traj, loss)
     grads = backpropagate(traj, output_adjoint(traj, value.dy))

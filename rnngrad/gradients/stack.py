@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 
 from ..dynamics.jacobian import through_output
 from ..dynamics.stack import StackJacobians, StackTrajectory
+from ..losses import LossValue
 from ..stack import DIRECTIONS
-from .assemble import Gradients, collect, euclidean_norm, explicit_gradients, output_adjoint, state_adjoint
+from .assemble import (
+    Gradients,
+    collect,
+    euclidean_norm,
+    explicit_gradients,
+    output_adjoint,
+    readout_gradients,
+    state_adjoint,
+)
 
 
 @dataclass(frozen=True)
@@ -78,12 +87,17 @@ def _stack_state_adjoint(traj: StackTrajectory, dy: NDArray) -> NDArray:
 
 
 @collect.register
-def _collect_stack(traj: StackTrajectory, loss: float, G: NDArray, parts: dict[str, Any]) -> StackGradients:
+def _collect_stack(traj: StackTrajectory, value: LossValue, G: NDArray, parts: dict[str, Any]) -> StackGradients:
     layers = []
     for layer, (part,) in enumerate(parts["layers"]):
         first = G[:1, :, 0, traj.net.blocks[f"l{layer}"]].reshape(1, *part.s.shape[1:])
         layers.append((dataclasses.replace(part, s=np.concatenate([first, part.s]), s0=first[0]),))
-    return StackGradients(loss=loss, **parts | {"layers": tuple(layers)})
+    x, dy = parts["x"], value.dy
+    if traj.net.feedback:  # y_{t-1} is charged with what arrives where it was fed in at step t
+        dy = dy.copy()
+        dy[:-1] += x[1:, :, traj.net.m :]
+        x = np.ascontiguousarray(x[..., : traj.net.m])
+    return StackGradients(loss=value.value, layers=tuple(layers), x=x, **readout_gradients(traj, dy))
 
 
 @explicit_gradients.register

@@ -11,7 +11,7 @@ from .. import _checks
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.scaled import scaled
 from ..losses import Loss
-from .assemble import collect, evaluate, explicit_gradients, readout_gradients, state_adjoint
+from .assemble import collect, evaluate, explicit_gradients, state_adjoint
 
 
 def truncated_bptt(
@@ -55,8 +55,7 @@ def truncated_bptt(
     value = evaluate(traj, loss)
     jacobians = local_jacobians(traj)
     G = windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, k2)
-    parts = explicit_gradients(traj, jacobians, G[1:]) | readout_gradients(traj, value.dy)
-    return collect(traj, value.value, G, parts)
+    return collect(traj, value, G, explicit_gradients(traj, jacobians, G[1:]))
 
 
 def windowed_adjoints(jacobians: Any, direct: NDArray, k1: int, k2: int) -> NDArray:
