@@ -119,6 +119,12 @@ MUTANTS = [
     ("stack: second direction's share of x dropped", "gradients/bptt.py", "sum(received[1:], received[0])", "received[0]"),
     ("stack: explicit part stops at the top layer", "gradients/stack.py", "g = g + jacobians.outputs[layer] * gx[:, :, None]", "pass"),
     ("stack: loss enters the lowest layer", "gradients/stack.py", 'traj.net.blocks[f"l{len(traj.layers) - 1}"]] = top', 'traj.net.blocks["l0"]] = top'),
+    ("stack: output fed back from the first step on", "dynamics/stack.py", "np.zeros_like(slopes[-1][:1]), slopes[-1][:-1]", "slopes[-1][:1], slopes[-1][:-1]"),
+    ("stack: feedback of the same step", "dynamics/stack.py", "np.concatenate([np.zeros_like(slopes[-1][:1]), slopes[-1][:-1]])", "slopes[-1]"),
+    ("stack: fed-back adjoint lost", "dynamics/stack.py", "return (self.before[at] * dh[:, None])", "return (0 * self.before[at] * dh[:, None])"),
+    ("stack: tangent of the fed-back output lost", "dynamics/stack.py", "dh if self.net.V is None else dh @ self.net.V.T", "0 * (dh if self.net.V is None else dh @ self.net.V.T)"),
+    ("stack: V not charged with what is fed back", "gradients/stack.py", "dy[:-1] += x[1:, :, traj.net.m :]", "dy[:-1] += 0"),
+    ("stack: own output fed back a step late", "dynamics/stack.py", "s, fed[t + 1] = step.states[1], step.y[0]", "s, fed[t] = step.states[1], step.y[0]"),
     ("layers: bias of the backward direction from the forward one", "interop/layout.py", '{part: f"{part}_l{layer}{reverse}" for part in PARTS}', '{part: f"{part}_l{layer}" + (reverse if "bias" not in part else "") for part in PARTS}'),
     # gradients and losses
     ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),
