@@ -17,6 +17,8 @@ _NAMES = {
     "Network": "network",
     "Stack": "stack",
     "Dropout": "dropout",
+    "EncoderDecoder": "encoder_decoder",
+    "encode_decode": "dynamics.encoder_decoder",
     "System": "dynamics.system",
     "CELLS": "cells",
     "register_cell": "registration",
@@ -72,10 +74,12 @@ if TYPE_CHECKING:
     from .cells import CELLS
     from .dropout import Dropout
     from .dynamics.chain import JacobianChain, jacobian_chain
+    from .dynamics.encoder_decoder import encode_decode
     from .dynamics.jacobian import jacobians
     from .dynamics.rollout import Trajectory, rollout
     from .dynamics.stack import StackTrajectory
     from .dynamics.system import System
+    from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, SingularError
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt

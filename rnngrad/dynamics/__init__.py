@@ -1,3 +1,3 @@
 """Trajectories, their Jacobians, and products of those: what gradients and analyses are made of."""
 
-from . import stack  # noqa: F401  (registers stacks with rollout and local_jacobians)
+from . import encoder_decoder, stack  # noqa: F401  (they register themselves with rollout, Jacobians and chains)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ class JacobianChain:
         return ScaledMatrices(matrices.mantissa[..., rows, columns], matrices.exponent[..., kept], matrices.axis)
 
 
-def jacobian_chain(traj: Trajectory) -> JacobianChain:
+@functools.singledispatch
+def jacobian_chain(traj: Any) -> Any:
     """The chain of a trajectory."""
     return JacobianChain(traj)

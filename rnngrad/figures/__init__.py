@@ -13,6 +13,7 @@ _DRAWN_BY = {
     "LayerReach": "layers",
     "GradientMap": "heat_map",
     "GradientFlow": "heat_map",
+    "BridgeFlow": "bridge",
     "MemoryHorizon": "horizon",
     "TimeConstants": "time_constants",
     "Spectrum": "spectrum",

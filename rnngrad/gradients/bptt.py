@@ -20,6 +20,7 @@ from .stack import StackGradients
 from .truncated import truncated_bptt
 
 
+@functools.singledispatch
 def bptt(traj: Any, loss: Loss) -> Any:
     """Gradient of a loss along a trajectory by backpropagation through time.
 
@@ -27,13 +28,13 @@ def bptt(traj: Any, loss: Loss) -> Any:
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, StackTrajectory or EncoderDecoderTrajectory
     loss : Loss
         From :mod:`rnngrad.losses`.
 
     Returns
     -------
-    Gradients, or StackGradients
+    Gradients, StackGradients or EncoderDecoderGradients
         All parameters, x, s_0, and dL/ds_t for every t. A padded step contributes nothing.
 
     Raises
@@ -49,15 +50,20 @@ def bptt(traj: Any, loss: Loss) -> Any:
 
 
 @functools.singledispatch
-def backpropagate(traj: Any, gh: NDArray) -> Any:
-    """Gradients without loss and readout, from gh (T, B, n): the loss's own derivative with respect to h_1 … h_T."""
+def backpropagate(traj: Any, gh: NDArray, last: NDArray | None = None) -> Any:
+    """Gradients without loss and readout, from gh (T, B, n): the loss's own derivative with respect to h_1 … h_T.
+
+    ``last`` (B, S, n) is what reaches the final state from beyond the end; of a stack, that of each direction's own
+    end, as ``final_state`` lays them side by side.
+    """
     raise NotImplementedError(type(traj).__name__)
 
 
 @backpropagate.register
-def _backpropagate_network(traj: Trajectory, gh: NDArray) -> Gradients:
+def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None = None) -> Gradients:
     net = traj.net
     gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
+    gs[-1] = 0 if last is None else last
     find_backend(traj.backend).backprop(net.cell, net.phi)(
         gs,
         da,
@@ -76,15 +82,21 @@ def _backpropagate_network(traj: Trajectory, gh: NDArray) -> Gradients:
 
 
 @backpropagate.register
-def _backpropagate_stack(traj: StackTrajectory, gh: NDArray) -> StackGradients:
+def _backpropagate_stack(traj: StackTrajectory, gh: NDArray, last: NDArray | None = None) -> StackGradients:
     """Layer by layer from the top: what a layer's inputs receive is what the outputs below are charged with."""
     layers: list[tuple[Gradients, ...]] = []
+    end = traj.net.N
     for row in reversed(traj.layers):
         parts, received, start = [], [], 0
+        at = end = end - sum(layer.net.N for layer in row)
         for backward, layer in enumerate(row):
             own = np.ascontiguousarray(gh[..., start : start + layer.net.n])
             start += layer.net.n
-            grads = backpropagate(layer, reverse(own, traj.lengths) if backward else own)
+            final = None
+            if last is not None:
+                final = last[:, 0, at : at + layer.net.N].reshape(traj.B, *layer.net.state_shape)
+                at += layer.net.N
+            grads = backpropagate(layer, reverse(own, traj.lengths) if backward else own, final)
             received.append(reverse(grads.x, traj.lengths) if backward else grads.x)
             parts.append(grads)
         layers.insert(0, tuple(parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,8 @@ class GradientFlow:
         return out
 
 
-def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
+@functools.singledispatch
+def gradient_flow(traj: Any, loss: Loss) -> Any:
     """Norms of dL_t/ds_k for all t and k; their pieces on request.
 
     All steps' losses travel back together, one row each, so a step costs one product with W. Rows carry a power of
@@ -68,17 +70,33 @@ def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory, StackTrajectory or EncoderDecoderTrajectory
     loss : Loss
 
     Returns
     -------
-    GradientFlow
+    GradientFlow; of encoder and decoder a BridgeFlow
     """
     value = evaluate(traj, loss)
     jacobians = local_jacobians(traj)
     direct = state_adjoint(traj, value.dy)  # (T, B, S, n)
-    T, B = traj.T, traj.B
+    log_norm, _ = carried(jacobians, direct)
+    return GradientFlow(log_norm, traj, jacobians, direct)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """dL_t/ds_0 of every step t with a loss: rows[R, S, n] 2^exponent[R], sample by sample, latest step first."""
+
+    steps: NDArray[np.int64]
+    rows: NDArray
+    exponent: NDArray[np.int64]
+    sample: NDArray[np.int64]
+
+
+def carried(jacobians: Any, direct: NDArray) -> tuple[NDArray[np.float64], Rows]:
+    """log||dL_t/ds_k|| (B, T+1, T+1), and the rows that arrive at s_0."""
+    T, B = direct.shape[:2]
     log_norm = np.full((B, T + 1, T + 1), np.nan)
     log_norm[:, 1:, :] = np.where(np.tri(T, T + 1, k=1, dtype=bool), -np.inf, np.nan)
     live = np.flatnonzero(np.any(direct != 0, axis=(1, 2, 3)))[::-1]  # steps with a loss, latest first
@@ -88,15 +106,16 @@ def gradient_flow(traj: Trajectory, loss: Loss) -> GradientFlow:
         started = int(np.count_nonzero(live + 1 >= k)) * B
         if started:
             at = live[: started // B] + 1
-            log_norm[:, at, k] = _log_norms(rows[:started], exponent[:started]).reshape(-1, B).T
+            log_norm[:, at, k] = log_norms(rows[:started], exponent[:started]).reshape(-1, B).T
         if k == 0 or not started:
             continue
         out, exponents = jacobians.adjoint(rows[:started], exponent[:started], sample[:started], k, 1)
         rows[:started], exponent[:started] = out[0], exponents[0]
-    return GradientFlow(log_norm, traj, jacobians, direct)
+    return log_norm, Rows(live + 1, rows, exponent, sample)
 
 
-def _log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
+def log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
+    """log||row 2^exponent||."""
     flat = rows.reshape(len(rows), -1)
     top = np.abs(flat).max(axis=1)
     safe = np.where(top > 0, top, 1)

@@ -13,7 +13,8 @@ from .tuples import PUT, TAKE, copy_rows
 def backprop(cell, phi):
     """Kernel ``launch(gs, da, da2, gh, states, a, a2, W, W2, lengths, consts, tile)``.
 
-    gh[t] is the loss's own derivative with respect to h_{t+1}; on return gs[t] = dL/ds_t (total) and
+    gh[t] is the loss's own derivative with respect to h_{t+1}, and gs[T] on entry what reaches s_T from beyond the end
+    (0 where nothing does); on return gs[t] = dL/ds_t (total) and
     da[t], da2[t] = dL/da at step t + 1, from which every parameter gradient is one product over (t, b).
     """
     unit = cell.module
@@ -97,7 +98,6 @@ def backprop(cell, phi):
             rows = b1 - b0
             buffer = np.empty((rows, n), a.dtype)
             kb0, kb1 = min(b0, consts.shape[1] - 1), min(b1, consts.shape[1])
-            gs[T, b0:b1] = 0
             for t in range(T - 1, -1, -1):
                 k = consts[min(t, consts.shape[0] - 1), kb0:kb1]
                 s, g_new = states[t, b0:b1], gs[t, b0:b1]
