@@ -48,6 +48,9 @@ _NAMES = {
     "jacobian_spectrum": "analysis.spectra",
     "verdict": "analysis.verdict",
     "fit": "training.fit",
+    "teacher_forcing": "training.teacher_forcing",
+    "triplets": "training.teacher_forcing",
+    "exposure_gap": "training.teacher_forcing",
     "load": "interop.files",
     "save": "interop.files",
     "from_torch": "interop.torch",
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
     from .report.job import report
     from .stack import Stack
     from .training.fit import fit
+    from .training.teacher_forcing import exposure_gap, teacher_forcing, triplets
 
 
 def __getattr__(name: str) -> Any:

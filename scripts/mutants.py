@@ -35,6 +35,8 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_properties.py",
     "tests/test_stack.py",
     "tests/test_dropout.py",
+    "tests/test_encoder_decoder.py",
+    "tests/test_teacher_forcing.py",
     "tests/test_interop_stacks.py",
 ]
 
@@ -125,6 +127,13 @@ MUTANTS = [
     ("stack: tangent of the fed-back output lost", "dynamics/stack.py", "dh if self.net.V is None else dh @ self.net.V.T", "0 * (dh if self.net.V is None else dh @ self.net.V.T)"),
     ("stack: V not charged with what is fed back", "gradients/stack.py", "dy[:-1] += x[1:, :, traj.net.m :]", "dy[:-1] += 0"),
     ("stack: own output fed back a step late", "dynamics/stack.py", "s, fed[t + 1] = step.states[1], step.y[0]", "s, fed[t] = step.states[1], step.y[0]"),
+    ("encoder_decoder: bridge transposed", "encoder_decoder.py", "flat @ self.M).reshape", "flat @ self.M.T).reshape"),
+    ("encoder_decoder: first state handed over", "dynamics/encoder_decoder.py", "return traj.states[-1]", "return traj.states[0]"),
+    ("encoder_decoder: gradient does not cross", "gradients/bptt.py", "gs[-1] = 0 if last is None else last", "gs[-1] = 0"),
+    ("encoder_decoder: directions swapped at the bridge", "gradients/bptt.py", "                at += layer.net.N\n", "                at += 0\n"),
+    ("encoder_decoder: chain skips the bridge", "dynamics/encoder_decoder.py", "dec = self.decoder._last(t, 0)", "dec = self.decoder._last(max(t, 1), 1)"),
+    ("encoder_decoder: flow forgets the decoder's exponents", "gradients/encoder_decoder.py", "exponent = at_start.exponent + shift", "exponent = at_start.exponent + shift + 1"),
+    ("encoder_decoder: bias of the bridge dropped", "encoder_decoder.py", "flat @ self.M.T + self.d", "flat @ self.M.T"),
     ("layers: bias of the backward direction from the forward one", "interop/layout.py", '{part: f"{part}_l{layer}{reverse}" for part in PARTS}', '{part: f"{part}_l{layer}" + (reverse if "bias" not in part else "") for part in PARTS}'),
     # gradients and losses
     ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),
@@ -162,6 +171,8 @@ def run(mutant: tuple[str, str, str, str], tests: list[str], timeout: float) -> 
         if old != new and _code(changed) == _code(text):
             raise SystemExit(f"mutant {name!r} changes no code")
         target.write_text(changed)
+        about = set(name.split(":")[0].split())  # tests named after what is broken come first
+        tests = sorted(tests, key=lambda test: not any(word in test for word in about))
         environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
         start = time.perf_counter()

@@ -55,6 +55,16 @@ def test_round_trip(file, mix, bidirectional):  # noqa: F811
 
 
 PARTS = ("weight_hh", "weight_ih", "bias_ih", "bias_hh")
+
+
+def test_feedback_is_kept(file):  # noqa: F811
+    stack = rg.Stack.init("gru", 2, 4, 3, n_layers=2, feedback=True)
+    rg.save(stack, file)
+    loaded = rg.load(file)
+    assert_same(loaded, stack)
+    assert loaded.feedback and loaded.m == 2
+
+
 BROKEN = [
     ([f"{part}_l1" for part in PARTS], r"layer 1 lacks its forward half: there is no 'weight_hh_l1'"),
     ([f"{part}_l1_reverse" for part in PARTS], r"layer 1 lacks its backward half: there is no 'weight_hh_l1_reverse'"),

@@ -23,6 +23,7 @@ _DRAWN_BY = {
     "Comparison": "comparison",
     "Forecast": "forecast",
     "TrainingCurves": "training",
+    "ExposureGap": "exposure",
 }
 
 

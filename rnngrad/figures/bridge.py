@@ -19,7 +19,7 @@ def draw(ax: Any, result: Any, sample: int = 0) -> Any:
     paint(ax, np.concatenate([encoder, decoder], axis=1), (-0.5, T_enc + T_dec + 1.5, 0.5, T_dec + 0.5))
     ax.axvline(T_enc + 0.5, color="white", lw=1.5)
     ticks = np.unique(np.linspace(0, T_enc, 4).round().astype(int))
-    after = np.unique(np.linspace(0, T_dec, 3).round().astype(int))
+    after = np.unique(np.linspace(T_dec / 3, T_dec, 3).round().astype(int))  # the first would touch the last of before
     ax.set_xticks([*ticks, *(T_enc + 1 + after)], [*(f"{t}" for t in ticks), *(f"{t}'" for t in after)])
     ax.set_xlabel("state at step $k$ of the encoder | $k'$ of the decoder")
     ax.set_ylabel("loss at decoder step $t$")

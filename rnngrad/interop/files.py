@@ -124,7 +124,10 @@ def save(net: Network | Stack, path: str | os.PathLike[str]) -> None:
     if not isinstance(net, (Network, Stack)):
         raise ValueError(f"net is {type(net).__name__}; only a Network or a Stack can be saved")
     arrays, described = own_arrays(net)
-    write_container(path, arrays, described[0][0] if isinstance(net, Network) else {"stack": json.dumps(described)})
+    if isinstance(net, Network):
+        write_container(path, arrays, described[0][0])
+    else:
+        write_container(path, arrays, {"stack": json.dumps({"layers": described, "feedback": net.feedback})})
 
 
 def _read(file: Container, wanted: Mapping[str, str], dtype: Any) -> dict[str, NDArray]:
@@ -152,14 +155,15 @@ def _from_own(file: Container, arrays: dict[str, NDArray], cell: str | None, act
         raise ValueError("the file says the cell and the activation of every layer; leave out cell= and activation=")
     rows: list[list[Network]] = []
     top = {name: arrays.pop(name) for name in ("V", "c") if name in arrays}
-    for layer, row in enumerate(json.loads(said["stack"])):
+    described = json.loads(said["stack"])
+    for layer, row in enumerate(described["layers"]):
         rows.append([])
         for part, ending in zip(row, own_endings(layer), strict=False):
             own = {name: key for key in arrays if (name := key.removesuffix(ending)) != key and "_" not in name}
             rows[-1].append(_one_layer({name: arrays.pop(key) for name, key in own.items()}, part))
     if arrays:
         raise ValueError(f"tensors that belong to no layer: {', '.join(map(repr, sorted(arrays)))}")
-    return Stack.from_layers(rows, top.get("V"), top.get("c"))
+    return Stack.from_layers(rows, top.get("V"), top.get("c"), feedback=described["feedback"])
 
 
 def _one_layer(arrays: dict[str, NDArray], said: Mapping[str, Any]) -> Network:
