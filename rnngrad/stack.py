@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,35 @@ from .network import Network
 DIRECTIONS = ("", "_reverse")  # endings of names, as in PyTorch
 
 
+class ByName:
+    """Parameters, or their gradients, of layers and directions: listed and read by the names of :class:`Stack`."""
+
+    V: Any
+    c: Any
+
+    def _rows(self) -> Iterator[tuple[str, Iterable[tuple[str, NDArray]]]]:
+        """(ending of the names, parameters) of each layer and direction."""
+        raise NotImplementedError
+
+    def parameters(self) -> Iterator[tuple[str, NDArray]]:
+        """(name, array) of each parameter."""
+        for ending, own in self._rows():
+            for name, value in own:
+                yield name + ending, value
+        if self.V is not None:
+            yield "V", self.V
+            yield "c", self.c
+
+    def __getattr__(self, name: str) -> NDArray:
+        if not name.startswith("_"):
+            for known, value in self.parameters():
+                if known == name:
+                    return value
+        raise AttributeError(name)
+
+
 @dataclass(frozen=True)
-class Stack:
+class Stack(ByName):
     """Layers of one-layer networks: layer l reads h of layer l - 1 at the same step, layer 0 reads x.
 
     A layer of two networks runs one of them forward and one backward in time over the same input; the layer above
@@ -160,22 +187,10 @@ class Stack:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def parameters(self) -> Iterator[tuple[str, NDArray]]:
-        """(name, array) of every parameter."""
+    def _rows(self) -> Iterator[tuple[str, Iterable[tuple[str, NDArray]]]]:
         for layer, row in enumerate(self.layers):
             for net, direction in zip(row, DIRECTIONS, strict=False):
-                for name, value in net.parameters.items():
-                    yield f"{name}_l{layer}{direction}", value
-        if self.V is not None:
-            yield "V", self.V
-            yield "c", self.c
-
-    def __getattr__(self, name: str) -> NDArray:
-        if not name.startswith("_"):
-            for known, value in self.parameters():
-                if known == name:
-                    return value
-        raise AttributeError(name)
+                yield f"_l{layer}{direction}", net.parameters.items()
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{row[0].cell.name} {' + '.join(str(net.n) for net in row)}" for row in self.layers)

@@ -34,6 +34,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_bad_input.py",
     "tests/test_properties.py",
     "tests/test_stack.py",
+    "tests/test_feedback.py",
     "tests/test_dropout.py",
     "tests/test_encoder_decoder.py",
     "tests/test_teacher_forcing.py",

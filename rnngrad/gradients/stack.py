@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..dynamics.jacobian import through_output
 from ..dynamics.stack import StackJacobians, StackTrajectory
 from ..losses import LossValue
-from ..stack import DIRECTIONS
+from ..stack import DIRECTIONS, ByName
 from .assemble import (
     Gradients,
     collect,
@@ -26,7 +26,7 @@ from .assemble import (
 
 
 @dataclass(frozen=True)
-class StackGradients:
+class StackGradients(ByName):
     """Gradient of a loss L of a stack.
 
     Attributes
@@ -55,22 +55,10 @@ class StackGradients:
         rows = [part.s0.reshape(len(part.s0), -1) for row in self.layers for part in row]
         return np.concatenate(rows, axis=-1)[:, None]
 
-    def parameters(self) -> Iterator[tuple[str, NDArray]]:
-        """(name, gradient) of each parameter, by the names that :class:`Stack` uses."""
+    def _rows(self) -> Iterator[tuple[str, Iterable[tuple[str, NDArray]]]]:
         for layer, row in enumerate(self.layers):
             for part, direction in zip(row, DIRECTIONS, strict=False):
-                for name, value in part.parameters():
-                    yield f"{name}_l{layer}{direction}", value
-        if self.V is not None:
-            yield "V", self.V
-            yield "c", self.c
-
-    def __getattr__(self, name: str) -> NDArray:
-        if not name.startswith("_"):
-            for known, value in self.parameters():
-                if known == name:
-                    return value
-        raise AttributeError(name)
+                yield f"_l{layer}{direction}", part.parameters()
 
     def norm(self) -> float:
         """Euclidean norm over all parameters."""
