@@ -17,6 +17,8 @@ _NAMES = {
     "Network": "network",
     "Stack": "stack",
     "Dropout": "dropout",
+    "BatchNormLSTM": "batchnorm",
+    "full_jacobians": "dynamics.batchnorm",
     "EncoderDecoder": "encoder_decoder",
     "encode_decode": "dynamics.encoder_decoder",
     "System": "dynamics.system",
@@ -74,8 +76,10 @@ if TYPE_CHECKING:
     from .analysis.saturation import saturation
     from .analysis.spectra import jacobian_spectrum, weight_spectrum
     from .analysis.verdict import verdict
+    from .batchnorm import BatchNormLSTM
     from .cells import CELLS
     from .dropout import Dropout
+    from .dynamics.batchnorm import full_jacobians
     from .dynamics.chain import JacobianChain, jacobian_chain
     from .dynamics.encoder_decoder import encode_decode
     from .dynamics.jacobian import jacobians

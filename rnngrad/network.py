@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import _checks, initialization
 from ._math import ACTIVATIONS
-from .cells import CELLS, MASKED, Cell
+from .cells import CELLS, VARIANTS, Cell
 
 READOUT = ("V", "c")
 
@@ -173,7 +173,7 @@ class Network:
                 changes[name] = _checks.array(name, value, wanted.shape, wanted.dtype)
         parameters = {**self.parameters, **changes}
         net = Network.from_parameters(self.cell.name, parameters, activation=activation, dt=dt, tau=tau)
-        return self._keep_masks(net)
+        return self._keep_constants(net)
 
     def astype(self, dtype: str) -> Network:
         """The same network in float64 or float32."""
@@ -185,11 +185,11 @@ class Network:
             dt=self.dt,
             tau=self.tau,
         )
-        return self._keep_masks(net)
+        return self._keep_constants(net)
 
-    def _keep_masks(self, net: Network) -> Network:
-        masks = {name: self.constants[name].astype(net.dtype) for name in net.constants if name == "mask"}
-        return dataclasses.replace(net, constants=masks) if masks else net
+    def _keep_constants(self, net: Network) -> Network:
+        kept = {name: self.constants[name].astype(net.dtype) for name in net.constants if name != "alpha"}
+        return dataclasses.replace(net, constants=kept) if kept else net
 
     def resample(self, dt: float) -> Network:
         """The same continuous-time network sampled with another step: alpha = dt/tau, weights unchanged (note 001)."""
@@ -259,7 +259,7 @@ class Network:
 
 def find_cell(name: str) -> Cell:
     """The cell of that name."""
-    known = CELLS | {cell.name: cell for cell in MASKED.values()}
+    known = CELLS | VARIANTS
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"cell is {name!r}; it must be one of {', '.join(CELLS)}")
     return known[name]
@@ -278,7 +278,8 @@ def _time_constants(
     if "alpha" not in cell.constants:
         if dt is not None or tau is not None:
             raise ValueError(f"dt and tau belong to continuous-time networks; cell is {cell.name!r}")
-        return {name: _frozen(np.ones(n, dtype)) for name in cell.constants}, None, None  # a mask that drops nothing
+        neutral = {"mask": np.ones, "scale": np.ones, "shift": np.zeros}
+        return {name: _frozen(neutral[name](n, dtype)) for name in cell.constants}, None, None
     step = _checks.number("dt", 0.1 if dt is None else dt, 0.0, open_low=True)
     if tau is None or _checks.readable("tau", tau).ndim == 0:
         taus = np.full(n, _checks.number("tau", 1.0 if tau is None else tau, 0.0, open_low=True))

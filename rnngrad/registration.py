@@ -12,7 +12,7 @@ from numba.core.errors import NumbaError
 from . import _checks
 from ._jit import unit
 from ._math import ACTIVATIONS
-from .cells import CELLS, MASKED, Cell
+from .cells import CELLS, VARIANTS, Cell
 
 _LARGEST = 4  # state vectors, gates of one product, or constants of a cell
 _POINTS = 8  # at which the derivatives are compared with differences
@@ -56,7 +56,7 @@ def register_cell(name: str, module: Any, *, activations: tuple[str, ...] | None
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name is {name!r}; it must be an identifier such as 'my_cell'")
-    taken = CELLS | {cell.name: cell for cell in MASKED.values()}
+    taken = CELLS | VARIANTS
     if name in taken and not (replace and not taken[name].built_in):
         hint = "; replace=True replaces it" if not taken[name].built_in else ", a built-in cell"
         raise ValueError(f"name is {name!r}, which is taken{hint}")
@@ -127,8 +127,8 @@ def _check_declarations(cell: Cell) -> None:
     ):
         if np.shape(mask) != shape:
             raise ValueError(f"{what} has shape {np.shape(mask)}; it must have shape {shape}")
-    if cell.constants and set(cell.constants) - {"alpha", "mask"}:
-        raise ValueError(f"CONSTANTS is {cell.constants!r}; known are 'alpha' (dt/tau) and 'mask' (dropout)")
+    if set(cell.constants) - {"alpha", "mask", "scale", "shift"}:
+        raise ValueError(f"CONSTANTS is {cell.constants!r}; known are 'alpha' (dt/tau), 'mask', 'scale' and 'shift'")
     _checks.choice("ACTIVATION", cell.activation, cell.activations)
 
 

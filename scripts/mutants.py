@@ -38,6 +38,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_dropout.py",
     "tests/test_encoder_decoder.py",
     "tests/test_teacher_forcing.py",
+    "tests/test_batchnorm.py",
     "tests/test_interop_stacks.py",
 ]
 
@@ -45,7 +46,7 @@ TESTS = [  # the quick ones first: most mutants die there
 MUTANTS = [
     # cells: values
     ("lstm: input and forget gate swapped", "cells/lstm.py", "logistic(a[1]) * s[1] + logistic(a[0])", "logistic(a[0]) * s[1] + logistic(a[1])"),
-    ("lstm: output gate dropped", "cells/lstm.py", "return logistic(a[3]) * activate(phi, c), c", "return activate(phi, c), c"),
+    ("lstm: output gate dropped", "cells/lstm.py", "return logistic(a[3]) * activate(phi, scale * c + shift), c", "return activate(phi, scale * c + shift), c"),
     ("gru: copy and update swapped", "cells/gru.py", "return (u * s[0] + w * (m", "return (w * s[0] + u * (m"),
     ("gru: reset before instead of after", "cells/gru.py", "activate(phi, r * a[2] + a[3])),)", "activate(phi, r * (a[2] + a[3]))),)"),
     ("gru_reset_before: reset gate ignored", "cells/gru_reset_before.py", "return logistic(a[0]) * s[0]", "return s[0] + 0 * a[0]"),
@@ -57,7 +58,7 @@ MUTANTS = [
     ("vanilla_s: activation not applied before W", "cells/vanilla_s.py", "return activate(phi, s[0])", "return s[0]"),
     # cells: derivatives
     ("vanilla: slope dropped", "cells/vanilla.py", "(g[0] * phi_slope(phi, a[0])[1],)", "(g[0],)"),
-    ("lstm: c's own path to h dropped", "cells/lstm.py", "gc = g[1] + g[0] * o * dr", "gc = g[1]"),
+    ("lstm: c's own path to h dropped", "cells/lstm.py", "gc = g[1] + g[0] * o * dr * scale", "gc = g[1]"),
     ("lstm: forget gate's derivative uses v", "cells/lstm.py", "gc * s[1] * df", "gc * v * df"),
     ("lstm: wrong sign on the output gate", "cells/lstm.py", "g[0] * r * do", "-g[0] * r * do"),
     ("gru: update gate's derivative has the wrong sign", "cells/gru.py", "g[0] * (s[0] - m * v) * du", "g[0] * (m * v - s[0]) * du"),
@@ -135,6 +136,15 @@ MUTANTS = [
     ("encoder_decoder: chain skips the bridge", "dynamics/encoder_decoder.py", "dec = self.decoder._last(t, 0)", "dec = self.decoder._last(max(t, 1), 1)"),
     ("encoder_decoder: flow forgets the decoder's exponents", "gradients/encoder_decoder.py", "exponent = at_start.exponent + shift", "exponent = at_start.exponent + shift + 1"),
     ("encoder_decoder: bias of the bridge dropped", "encoder_decoder.py", "flat @ self.M.T + self.d", "flat @ self.M.T"),
+    ("batchnorm: mean of the adjoint kept", "dynamics/batchnorm.py", "g = g - g.mean(axis=1, keepdims=True) - hat", "g = g - hat"),
+    ("batchnorm: statistics held fixed in training", "dynamics/batchnorm.py", "if coupled:", "if False:"),
+    ("batchnorm: cell's statistics held fixed", "dynamics/batchnorm.py", "+ through - scale * dz", "+ 0 * through"),
+    ("batchnorm: eps dropped", "dynamics/batchnorm.py", "h_std[t] = np.sqrt(var + net.eps)", "h_std[t] = np.sqrt(var)"),
+    ("batchnorm: beta_c's gradient through the products", "gradients/batchnorm.py", "beta_c=dz.sum", "beta_c=(dz * 2).sum"),
+    ("batchnorm: running variance stays biased", "dynamics/batchnorm.py", "unbiased = B / (B - 1) if B > 1 else 1.0", "unbiased = 1.0"),
+    ("batchnorm: mean not folded into b", "batchnorm.py", "- by_x * s.x_mean[at]", ""),
+    ("batchnorm: cell's mean not folded into the shift", "batchnorm.py", "self.beta_c - scale * s.c_mean[at]", "self.beta_c"),
+    ("batchnorm: sample by sample, transposed", "dynamics/batchnorm.py", '"tbibj->tbij"', '"tbibj->tbji"'),
     ("layers: bias of the backward direction from the forward one", "interop/layout.py", '{part: f"{part}_l{layer}{reverse}" for part in PARTS}', '{part: f"{part}_l{layer}" + (reverse if "bias" not in part else "") for part in PARTS}'),
     # gradients and losses
     ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),

@@ -25,7 +25,7 @@ if not hasattr(np, "row_stack"):  # numba-cuda still asks for the name that NumP
 from numba import cuda, types
 
 from rnngrad._math import ACTIVATIONS
-from rnngrad.cells import CELLS, MASKED, Cell
+from rnngrad.cells import CELLS, VARIANTS, Cell
 from rnngrad.kernels.cpu.tuples import PUT, TAKE
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     device = type("Device", (), {"compute_capability": cc})()
     dispatcher.get_current_device = lambda: device
     count = 0
-    for name, cell in (CELLS | {cell.name: cell for cell in MASKED.values()}).items():
+    for name, cell in (CELLS | VARIANTS).items():
         for activation in cell.activations:
             for dtype in (types.float64, types.float32):
                 matrix = dtype[:, ::1]

@@ -30,6 +30,7 @@ from . import (
     gru_reset_before_dropout,
     lstm,
     lstm_dropout,
+    lstm_scaled,
     mgu,
     mrnn,
     vanilla,
@@ -147,3 +148,9 @@ MASKED: dict[str, Cell] = {
     name: Cell.from_module(f"{name}_dropout", module)
     for name, module in (("lstm", lstm_dropout), ("gru", gru_dropout), ("gru_reset_before", gru_reset_before_dropout))
 }
+
+#: The LSTM that a batch-normalised one is with fixed statistics.
+LSTM_SCALED = Cell.from_module("lstm_scaled", lstm_scaled)
+
+#: Cells that others turn into; known by name, but not offered as cells of their own.
+VARIANTS: dict[str, Cell] = {cell.name: cell for cell in (*MASKED.values(), LSTM_SCALED)}

@@ -15,29 +15,31 @@ UPDATE_BY_GATE = ((1, 1, 1, 1), (1, 1, 1, 0))
 
 
 @unit
-def masked(phi, s, a, m):
-    """(h, c) with the value gate times m; m = 1 costs nothing."""
+def general(phi, s, a, m, scale, shift):
+    """(h, c) with the value gate times m, and h = o phi(scale c + shift); m = scale = 1, shift = 0 is the LSTM."""
     c = logistic(a[1]) * s[1] + logistic(a[0]) * (m * activate(phi, a[2]))
-    return logistic(a[3]) * activate(phi, c), c
+    return logistic(a[3]) * activate(phi, scale * c + shift), c
 
 
 @unit
-def masked_vjp(phi, s, a, m, g):
+def general_vjp(phi, s, a, m, scale, shift, g):
     T = type(g[0])
     i, _, di = logistic_slope(a[0])
     f, _, df = logistic_slope(a[1])
     v, dv = phi_slope(phi, a[2])
     o, _, do = logistic_slope(a[3])
-    r, dr = phi_slope(phi, f * s[1] + i * (m * v))
-    gc = g[1] + g[0] * o * dr
+    r, dr = phi_slope(phi, scale * (f * s[1] + i * (m * v)) + shift)
+    gc = g[1] + g[0] * o * dr * scale
     return (T(0.0), gc * f), (gc * (m * v) * di, gc * s[1] * df, gc * i * (m * dv), g[0] * r * do), ()
 
 
 @unit
 def update(phi, s, a, a2, k):
-    return masked(phi, s, a, type(s[0])(1.0))
+    T = type(s[0])
+    return general(phi, s, a, T(1.0), T(1.0), T(0.0))
 
 
 @unit
 def update_vjp(phi, s, a, a2, k, g):
-    return masked_vjp(phi, s, a, type(s[0])(1.0), g)
+    T = type(s[0])
+    return general_vjp(phi, s, a, T(1.0), T(1.0), T(0.0), g)

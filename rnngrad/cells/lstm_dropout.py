@@ -6,7 +6,7 @@ and may differ from step to step and from sample to sample.
 
 from .._jit import unit
 from . import lstm as plain
-from .lstm import masked, masked_vjp
+from .lstm import general, general_vjp
 
 GATE_KINDS = plain.GATE_KINDS
 GATES = plain.GATES
@@ -18,9 +18,11 @@ CONSTANTS = ("mask",)
 
 @unit
 def update(phi, s, a, a2, k):
-    return masked(phi, s, a, k[0])
+    T = type(s[0])
+    return general(phi, s, a, k[0], T(1.0), T(0.0))
 
 
 @unit
 def update_vjp(phi, s, a, a2, k, g):
-    return masked_vjp(phi, s, a, k[0], g)
+    T = type(s[0])
+    return general_vjp(phi, s, a, k[0], T(1.0), T(0.0), g)

@@ -23,9 +23,9 @@ class JacobianChain:
     are identities.
     """
 
-    def __init__(self, traj: Trajectory) -> None:
+    def __init__(self, traj: Trajectory, jacobians: Any = None) -> None:
         self.trajectory = traj
-        self.jacobians = local_jacobians(traj)
+        self.jacobians = local_jacobians(traj) if jacobians is None else jacobians
         self.T, self.B = traj.T, traj.B
         self.N = traj.net.N
         self._row = traj.net.state_shape

@@ -83,7 +83,7 @@ class Trajectory(Steps):
 
 
 def rollout(
-    net: Network | Stack | System,
+    net: Any,
     x: Any = None,
     s0: Any = None,
     lengths: Any = None,
@@ -97,7 +97,7 @@ def rollout(
 
     Parameters
     ----------
-    net : Network, Stack or System
+    net : Network, Stack, BatchNormLSTM or System
     x : array (T, B, m), or (T, m) for one sequence (then B = 1)
         Inputs; None runs ``steps`` steps with zero input.
     s0 : array (B, S, n), (S, n) or, with one state vector per unit, (n,)
@@ -114,7 +114,7 @@ def rollout(
 
     Returns
     -------
-    Trajectory, or StackTrajectory
+    Trajectory, StackTrajectory or BatchNormTrajectory
 
     Raises
     ------
@@ -126,8 +126,8 @@ def rollout(
     DivergenceWarning
         The state left the finite numbers; the step is named and kept in ``diverged``.
     """
-    if not isinstance(net, (Network, Stack, System)):
-        raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack or a System")
+    if run.dispatch(type(net)) is run.dispatch(object):
+        raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack, a BatchNormLSTM or a System")
     if batch_first and np.ndim(x) == 3:
         x = np.swapaxes(x, 0, 1)
     x = inputs(net, x, steps, _batch(s0))
@@ -137,8 +137,8 @@ def rollout(
         x = np.where((np.arange(T)[:, None] < lengths)[..., None], x, net.dtype.type(0))
     s0 = initial_state(net, s0, B)
     if dropout is not None:
-        if isinstance(net, System):
-            raise ValueError("dropout is given, but net is a System; it must be a Network or a Stack")
+        if not isinstance(net, (Network, Stack)):
+            raise ValueError(f"dropout is given, but net is a {type(net).__name__}; it must be a Network or a Stack")
         net = dropout.apply(net, T, B)
     return run(net, x, s0, lengths, backend)
 

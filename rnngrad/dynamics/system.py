@@ -160,7 +160,7 @@ class System:
 class DenseJacobians:
     """Local Jacobians J (T, B, N, N) of a system, with the actions that factored ones have."""
 
-    net: System
+    net: Any
     J: NDArray
     backend: str
 
@@ -197,7 +197,7 @@ class DenseJacobians:
         out = out or scaled_arrays(steps, y)
         rows, exponents = out
         find_backend(self.backend).dense_chain(
-            rows.reshape(steps, len(y), self.net.n), exponents, y.reshape(len(y), -1), exponent, sample, t_from,
+            rows.reshape(steps, len(y), -1), exponents, y.reshape(len(y), -1), exponent, sample, t_from,
             self.J, forward,
         )  # fmt: skip
         return out

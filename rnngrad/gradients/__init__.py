@@ -1,3 +1,3 @@
 """Gradients of a loss: by backpropagation, truncated, in real time, and taken apart."""
 
-from . import encoder_decoder, stack  # noqa: F401  (they register themselves with what the gradients share)
+from . import batchnorm, encoder_decoder, stack  # noqa: F401  (they register themselves with what gradients share)

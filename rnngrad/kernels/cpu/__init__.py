@@ -7,6 +7,7 @@ from .backprop import backprop
 from .chain import adjoint_chain
 from .jacobian import dense, factors
 from .output import output, output_vjp
+from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
 from .scaling import fold
@@ -22,6 +23,7 @@ __all__ = [
     "dense_chain",
     "factors",
     "fold",
+    "gated_slope",
     "input_adjoint",
     "outer",
     "output",
@@ -31,4 +33,6 @@ __all__ = [
     "system_jacobian",
     "system_rollout",
     "tangent_chain",
+    "update",
+    "update_vjp",
 ]
