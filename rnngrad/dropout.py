@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import _checks
 from .cells import MASKED
 from .network import Network
-from .stack import Stack
+from .stack import Stack, kind
 
 Policy = Literal["step", "sequence"]
 
@@ -79,9 +79,9 @@ class Dropout:
         return self._masked(net, T, B, 0)
 
     def _masked(self, net: Network, T: int, B: int, stream: int) -> Network:
-        if net.cell.name not in MASKED:
+        if kind(net) not in MASKED:
             raise ValueError(
-                f"dropout masks the value gate of an LSTM or the candidate of a GRU; the cell is {net.cell.name!r}, it "
+                f"dropout masks the value gate of an LSTM or the candidate of a GRU; the cell is {kind(net)!r}, it "
                 f"must be one of {', '.join(MASKED)}"
             )
         mask = self.masks(T, B, net.n, net.dtype, stream)

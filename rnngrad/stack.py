@@ -15,6 +15,11 @@ from .network import Network
 DIRECTIONS = ("", "_reverse")  # endings of names, as in PyTorch
 
 
+def kind(net: Any) -> str:
+    """Name of a layer's cell, "system" for a user's."""
+    return net.cell.name if isinstance(net, Network) else "system"
+
+
 class ByName:
     """Parameters, or their gradients, of layers and directions: listed and read by the names of :class:`Stack`."""
 
@@ -55,7 +60,7 @@ class Stack(ByName):
 
     Attributes
     ----------
-    layers : tuple of tuples of Network
+    layers : tuple of tuples of Network or System
         ``layers[l]`` is (forward,) or (forward, backward); these have no readout.
     V, c : ndarray (p, n), (p,)
         Readout of the top layer's output (n units, both directions counted); None without one (then y = h).
@@ -128,11 +133,11 @@ class Stack(ByName):
         """
         if len(layers) == 0:
             raise ValueError("layers is empty; a stack has at least one layer")
-        rows = tuple((layer,) if isinstance(layer, Network) else tuple(layer) for layer in layers)
+        rows = tuple((layer,) if _is_layer(layer) else tuple(layer) for layer in layers)
         below, dtype = None, None
         for i, row in enumerate(rows):
-            if len(row) not in (1, 2) or not all(isinstance(net, Network) for net in row):
-                raise ValueError(f"layers[{i}] must be a Network or a pair (forward, backward) of them")
+            if len(row) not in (1, 2) or not all(map(_is_layer, row)):
+                raise ValueError(f"layers[{i}] must be a Network, a System, or a pair (forward, backward) of them")
             for net in row:
                 dtype = dtype or net.dtype
                 if net.dtype != dtype:
@@ -193,7 +198,7 @@ class Stack(ByName):
                 yield f"_l{layer}{direction}", net.parameters.items()
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{row[0].cell.name} {' + '.join(str(net.n) for net in row)}" for row in self.layers)
+        shown = ", ".join(f"{kind(row[0])} {' + '.join(str(net.n) for net in row)}" for row in self.layers)
         back = ", feedback" if self.feedback else ""
         return f"Stack({self.m} -> {shown} -> {self.p}{back}, dtype={self.dtype.name!r})"
 
@@ -243,6 +248,11 @@ class Stack(ByName):
     @property
     def dtype(self) -> np.dtype:
         return self.layers[0][0].dtype
+
+
+def _is_layer(net: Any) -> bool:
+    """A network, or a user's system (which stands on a higher floor and is known by what it has)."""
+    return isinstance(net, Network) or hasattr(net, "input_jacobians")
 
 
 def _per_layer(cell: Any, n_hidden: Any, n_layers: int | None) -> tuple[list[str], list[int], int]:

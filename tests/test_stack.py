@@ -264,7 +264,7 @@ BAD = [
         lambda: rg.Stack.from_layers([[A, rg.Network.init("gru", 2, 4)]]),
         r"must take 3, which the layer's forward network",
     ),
-    (lambda: rg.Stack.from_layers([[A, A, A]]), r"layers\[0\] must be a Network or a pair"),
+    (lambda: rg.Stack.from_layers([[A, A, A]]), r"layers\[0\] must be a Network, a System, or a pair"),
     (lambda: rg.Stack.from_layers([A.astype("float32"), A]), r"layers\[1\] is float64; it must be float32"),
     (lambda: rg.Stack.from_layers([rg.Network.init("gru", 3, 2, 1)]), r"layers\[0\] has a readout V; only the stack"),
     (lambda: rg.Stack.from_layers([A], V=np.ones((2, 4))), r"c is missing; a readout has both V and c"),
@@ -288,3 +288,73 @@ BAD = [
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# ---------------------------------------------------------------- a user's system as a layer
+
+
+def leaky(s, x, q):
+    """s' = 0.5 s + tanh-free polynomial of (s, x): works on complex numbers."""
+    return np.array([0.5 * s[0] + q[0] * x[0] * s[1] + x[1], q[1] * s[1] + 0.3 * s[0] * s[0] + x[2]])
+
+
+def torch_leaky(s, x, q):
+    return torch.stack(
+        [0.5 * s[:, 0] + q[0] * x[:, 0] * s[:, 1] + x[:, 1], q[1] * s[:, 1] + 0.3 * s[:, 0] ** 2 + x[:, 2]], -1
+    )
+
+
+@pytest.mark.parametrize("place", ["below", "between", "above"])
+def test_a_system_of_the_user_in_a_stack(place):
+    """Gradients of its parameters and of the layers around it; joint Jacobians and chains through it."""
+    rng = np.random.default_rng(0)
+    system = rg.System(leaky, n_state=2, params=[0.4, 0.6], n_inputs=3)
+    nets = [rg.Network.init("gru", m, 3, seed=m) for m in (3, 2)]
+    layers = {"below": [system, nets[1]], "between": [nets[0], system, nets[1]], "above": [nets[0], system]}[place]
+    width = layers[-1].n
+    stack = rg.Stack.from_layers(layers, rng.standard_normal((2, width)), rng.standard_normal(2))
+    T, B = 4, 3
+    x, s0 = rng.standard_normal((T, B, 3)), 0.3 * rng.standard_normal((B, 1, stack.N))
+    P = {name: oracles.tensor(np.array(a)).requires_grad_() for name, a in stack.parameters()}
+
+    def one_step(joint, u):
+        h, start, new = u, 0, []
+        for layer, net in enumerate(layers):
+            s = joint[:, start : start + net.N]
+            start += net.N
+            if net is system:
+                h = torch_leaky(s, h, P[f"params_l{layer}"])
+                new.append(h)
+                continue
+            params = {name: P[f"{name}_l{layer}"] for name in net.parameters}
+            s = oracles.step("gru", params, s.reshape(len(s), 1, 3), h)
+            h = s[:, 0]
+            new.append(h)
+        return torch.cat(new, -1), h
+
+    xt, st = oracles.tensor(x).requires_grad_(), oracles.tensor(s0).requires_grad_()
+    joint, states, outputs = st[:, 0], [st[:, 0]], []
+    for t in range(T):
+        joint, h = one_step(joint, xt[t])
+        states.append(joint)
+        outputs.append(h @ P["V"].mT + P["c"])
+    z = rng.standard_normal((T, B, 2))
+    loss = ((torch.stack(outputs) - torch.tensor(z)) ** 2).sum() / 2
+    traj = rg.rollout(stack, x, s0)
+    grads = rg.bptt(traj, rg.losses.squared_error(z))
+    found = torch.autograd.grad(loss, [*P.values(), xt, st])
+    for name, value in zip([*P, "x", "s0"], found, strict=True):
+        assert_close(getattr(grads, name), value.numpy(), 1e-11, name)
+    J = rg.jacobians(traj)
+    for t in range(T):
+        for b in range(B):
+            point = states[t][b : b + 1].detach()
+            truth = torch.autograd.functional.jacobian(lambda s, t=t, b=b: one_step(s, xt[t, b : b + 1])[0], point)
+            assert_close(J[t, b], truth[0, :, 0].numpy(), 1e-11, f"J {t} {b}")
+    chain = rg.jacobian_chain(traj)
+    assert_close(chain.product(4, 1), oracles.product(J, 4, 1), RTOL)
+    assert_close(chain.all_from(0)[-1], oracles.product(J, 4, 0), RTOL)
+    full = rg.truncated_bptt(traj, rg.losses.squared_error(z), window=T)
+    assert_close(full.x, grads.x, 1e-12)
+    with pytest.raises(ValueError, match=r"a user's function cannot be saved"):
+        rg.save(stack, "never.npz")

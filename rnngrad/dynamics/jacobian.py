@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._memory import empty
 from ..kernels import backend as find_backend
-from .rollout import Trajectory, constants, second_weights
+from .rollout import Trajectory, constants, input_runs, second_weights
 from .scaled import Scaled, scaled_arrays
 from .system import System
 
@@ -113,6 +113,30 @@ class FactoredJacobians:
             dq = np.tensordot(da2, self.net.W2, axes=((-2, -1), (0, 1)))
             da += dq[..., None, :] * self.inner_a[at]
         return np.ascontiguousarray(da), np.ascontiguousarray(da2)
+
+    def to_inputs(self, g: NDArray, at: Any) -> NDArray:
+        """g ds/dx of rows g (R, S, n) at (time, sample) ``at``: what arrives at the inputs of that step, (R, m)."""
+        net, kernels = self.net, find_backend(self.backend)
+        dx = empty((len(g), net.m), g.dtype)
+        da, da2 = self.explicit(g, at)
+        kernels.input_adjoint(dx, da, net.U, input_runs(net.cell.inputs))
+        if net.cell.two_stage:
+            kernels.input_adjoint(dx, da2, net.U2, input_runs(range(da2.shape[1])), more=True)
+        return dx
+
+    def driven(self, v: NDArray, dx: NDArray, sample: NDArray, t: int) -> NDArray:
+        """J v + ds/dx dx of columns v (R, S, n) and changes dx (R, m) of the inputs, at the step from t to t + 1."""
+        net, kernels, changes = self.net, find_backend(self.backend), []
+        for U, inputs, P in (
+            (net.U, net.cell.inputs, len(net.cell.gates)),
+            (net.U2, range(len(net.cell.gates2)), len(net.cell.gates2)),
+        ):
+            dz = empty((len(dx), P, net.n), dx.dtype)
+            if P:
+                kernels.affine(dz, dx, U, np.zeros((P, net.n), dx.dtype), input_runs(inputs))
+            changes.append(dz[None])
+        dz, dz2 = changes
+        return self.tangent(v, np.zeros(len(v), np.int64), sample, t, 1, dz, dz2)[0][0]
 
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._memory import empty
-from ..kernels import backend as find_backend
 from ..stack import Stack
-from .jacobian import FactoredJacobians, factored_jacobians, local_jacobians, through_output
-from .rollout import Steps, Trajectory, input_runs, readout, run
+from .jacobian import FactoredJacobians, local_jacobians, through_output
+from .rollout import Steps, Trajectory, readout, run
 from .scaled import Scaled, scaled, scaled_arrays
+from .system import DenseJacobians
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class StackJacobians:
 
     Attributes
     ----------
-    layers : tuple of FactoredJacobians
+    layers : tuple of FactoredJacobians, or DenseJacobians for a user's system
     outputs : tuple of ndarray (T, B, S, n)
         dh^l_t/ds^l_t per unit, of all layers but the top one.
     before : ndarray (T, B, S, n) or None
@@ -142,10 +142,11 @@ class StackJacobians:
     """
 
     net: Stack
-    layers: tuple[FactoredJacobians, ...]
+    layers: tuple[FactoredJacobians | DenseJacobians, ...]
     outputs: tuple[NDArray, ...]
     before: NDArray | None
     backend: str
+    shape: tuple[int, int]  # (T, B)
 
     @property
     def _slices(self) -> list[slice]:
@@ -159,33 +160,10 @@ class StackJacobians:
 
         before = None if self.before is None else flat(self.before)
         parts = tuple(part.flattened() for part in self.layers)
-        return StackJacobians(self.net, parts, tuple(map(flat, self.outputs)), before, self.backend)
+        shape = (1, self.shape[0] * self.shape[1])
+        return StackJacobians(self.net, parts, tuple(map(flat, self.outputs)), before, self.backend, shape)
 
     # -- between layers ----------------------------------------------------------------------------------------
-
-    def to_inputs(self, layer: int, g: NDArray, at: Any) -> NDArray:
-        """g ds^l/dx of rows g (R, S, n) at (time, sample) ``at``: what arrives at the layer's input, (R, m)."""
-        part, kernels = self.layers[layer], find_backend(self.backend)
-        net, dx = part.net, empty((len(g), part.net.m), g.dtype)
-        da, da2 = part.explicit(g, at)
-        kernels.input_adjoint(dx, da, net.U, input_runs(net.cell.inputs))
-        if net.cell.two_stage:
-            kernels.input_adjoint(dx, da2, net.U2, input_runs(range(da2.shape[1])), more=True)
-        return dx
-
-    def _from_inputs(self, layer: int, dx: NDArray) -> tuple[NDArray, NDArray]:
-        """Changes of the pre-activations for changes dx (R, m) of the layer's input: (1, R, P, n), (1, R, P2, n)."""
-        net, kernels = self.layers[layer].net, find_backend(self.backend)
-        changes = []
-        for U, inputs, P in (
-            (net.U, net.cell.inputs, len(net.cell.gates)),
-            (net.U2, range(len(net.cell.gates2)), len(net.cell.gates2)),
-        ):
-            dz = empty((len(dx), P, net.n), dx.dtype)
-            if P:
-                kernels.affine(dz, dx, U, np.zeros((P, net.n), dx.dtype), input_runs(inputs))
-            changes.append(dz[None])
-        return changes[0], changes[1]
 
     def _to_output_before(self, dx: NDArray, at: Any) -> NDArray:
         """What arrives at layer 0's fed-back inputs, carried to the top layer's state of the step before: (R, S n)."""
@@ -223,7 +201,7 @@ class StackJacobians:
                 result, shift = part.adjoint(g, none, sample, t + 1, 1)
                 new[:, where] = result[0].reshape(len(y), -1)
                 shifts.append((where, shift[0]))
-                carried = self.to_inputs(layer, g, (t, sample)) if layer or self.before is not None else None
+                carried = part.to_inputs(g, (t, sample)) if layer or self.before is not None else None
             if self.before is not None and carried is not None:
                 where, shift = shifts[0]  # the top layer came first
                 back = self._to_output_before(carried, (t, sample))
@@ -238,17 +216,16 @@ class StackJacobians:
         """Carry columns forward; see :meth:`FactoredJacobians.tangent`. Columns are (R, 1, N)."""
         columns, exponents = out or scaled_arrays(steps, v)
         v, exponent = v[:, 0], exponent.copy()
-        none = np.zeros(len(v), np.int64)
         for d in range(steps):
             t, new = t_from + d, np.empty_like(v)
             dx = self._fed_back(v, (t, sample))
             for layer, part in enumerate(self.layers):
                 where = self._slices[layer]
                 column = np.ascontiguousarray(v[:, where]).reshape(-1, *part.net.state_shape)
-                result, _ = part.tangent(column, none, sample, t, 1, *self._from_inputs(layer, dx))
-                new[:, where] = result[0].reshape(len(v), -1)
+                result = part.driven(column, dx, sample, t)
+                new[:, where] = result.reshape(len(v), -1)
                 if layer + 1 < len(self.layers):
-                    dx = np.sum(self.outputs[layer][t, sample] * result[0], axis=1)
+                    dx = np.sum(self.outputs[layer][t, sample] * result, axis=1)
             v, shift = scaled(new)
             exponent += shift
             columns[d, :, 0], exponents[d] = v, exponent
@@ -256,8 +233,7 @@ class StackJacobians:
 
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""
-        T, B = self.layers[0].update_s.shape[:2]
-        N = self.net.N
+        (T, B), N = self.shape, self.net.N
         J = empty((T, B, N, N), self.net.dtype)
         eye = np.ascontiguousarray(np.broadcast_to(np.eye(N, dtype=J.dtype), (B, N, N))).reshape(B * N, 1, N)
         sample, none = np.repeat(np.arange(B), N), np.zeros(B * N, np.int64)
@@ -288,13 +264,21 @@ def _common(new: NDArray, shifts: list[tuple[slice, NDArray]], exponent: NDArray
     return new
 
 
+def _with_inputs(traj: Trajectory) -> FactoredJacobians | DenseJacobians:
+    """The Jacobians of a layer, with what they need to reach its inputs."""
+    jacobians = local_jacobians(traj)
+    if isinstance(jacobians, DenseJacobians):
+        return replace(jacobians, inputs=traj.net.input_jacobians(traj))
+    return jacobians
+
+
 @local_jacobians.register
 def stack_jacobians(traj: StackTrajectory) -> StackJacobians:
     """Joint Jacobians of a stack; every layer must run forward."""
     require_forward(traj.net, "joint Jacobian")
     traj.require_finite()
     layers = [row[0] for row in traj.layers]
-    parts = tuple(factored_jacobians(layer) for layer in layers)
+    parts = tuple(map(_with_inputs, layers))
     slopes = [through_output(layer, np.ones_like(layer.h)) for layer in layers]
     before = np.concatenate([np.zeros_like(slopes[-1][:1]), slopes[-1][:-1]]) if traj.net.feedback else None
-    return StackJacobians(traj.net, parts, tuple(slopes[:-1]), before, traj.backend)
+    return StackJacobians(traj.net, parts, tuple(slopes[:-1]), before, traj.backend, (traj.T, traj.B))

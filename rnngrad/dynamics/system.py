@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ class System:
     """
 
     S = 1
+    V = c = None
     V = None
     dtype = np.dtype("float64")
 
@@ -76,6 +78,11 @@ class System:
             ) from error
         if value.shape != (self.n,) or value.dtype.kind not in "fiu":
             raise ValueError(f"f returns shape {value.shape} of {value.dtype}; it must return {self.n} real numbers")
+
+    @property
+    def parameters(self) -> dict[str, NDArray]:
+        """{"params": …}, as a network has its own."""
+        return {"params": self.params}
 
     def __repr__(self) -> str:
         name = getattr(self.f, "__name__", "f")
@@ -163,10 +170,23 @@ class DenseJacobians:
     net: Any
     J: NDArray
     backend: str
+    inputs: NDArray | None = None  # ds'/dx (T, B, n, m), where a layer below needs it
 
     def flattened(self) -> DenseJacobians:
         """The same with time and batch as one axis."""
-        return DenseJacobians(self.net, self.J.reshape(1, -1, *self.J.shape[2:]), self.backend)
+        inputs = None if self.inputs is None else self.inputs.reshape(1, -1, *self.inputs.shape[2:])
+        return dataclasses.replace(self, J=self.J.reshape(1, -1, *self.J.shape[2:]), inputs=inputs)
+
+    def to_inputs(self, g: NDArray, at: Any) -> NDArray:
+        """See :meth:`FactoredJacobians.to_inputs`."""
+        assert self.inputs is not None
+        return np.einsum("ri,rim->rm", g[:, 0], self.inputs[at])
+
+    def driven(self, v: NDArray, dx: NDArray, sample: NDArray, t: int) -> NDArray:
+        """See :meth:`FactoredJacobians.driven`."""
+        assert self.inputs is not None
+        moved = np.einsum("rij,rj->ri", self.J[t, sample], v[:, 0])
+        return (moved + np.einsum("rim,rm->ri", self.inputs[t, sample], dx))[:, None]
 
     def dense(self) -> NDArray:
         """J itself."""

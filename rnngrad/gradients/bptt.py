@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._memory import empty_like
+from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory, constants, second_weights, tile_rows
 from ..dynamics.stack import StackTrajectory, reverse
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss
-from .assemble import Gradients, evaluate, output_adjoint, readout_gradients, recurrent_gradients
+from .assemble import Gradients, evaluate, explicit_gradients, output_adjoint, readout_gradients, recurrent_gradients
 from .stack import StackGradients
-from .truncated import truncated_bptt
+from .truncated import truncated_bptt, windowed_adjoints
 
 
 @functools.singledispatch
@@ -62,6 +63,13 @@ def backpropagate(traj: Any, gh: NDArray, last: NDArray | None = None) -> Any:
 @backpropagate.register
 def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None = None) -> Gradients:
     net = traj.net
+    if isinstance(net, System):
+        direct = gh[:, :, None].copy()
+        if last is not None:
+            direct[-1] += last
+        jacobians = local_jacobians(traj)
+        G = windowed_adjoints(jacobians, direct, traj.T, traj.T)
+        return Gradients(loss=0.0, s=G, s0=G[0], **explicit_gradients(traj, jacobians, G[1:]))
     gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
     gs[-1] = 0 if last is None else last
     find_backend(traj.backend).backprop(net.cell, net.phi)(

@@ -123,6 +123,8 @@ def save(net: Network | Stack, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(net, (Network, Stack)):
         raise ValueError(f"net is {type(net).__name__}; only a Network or a Stack can be saved")
+    if isinstance(net, Stack) and any(not isinstance(one, Network) for row in net.layers for one in row):
+        raise ValueError("net has a System among its layers; a user's function cannot be saved")
     arrays, described = own_arrays(net)
     if isinstance(net, Network):
         write_container(path, arrays, described[0][0])

@@ -121,7 +121,7 @@ def measure(
 def _multiplications(net: Any) -> int:
     """Of a vector with the matrices of one step."""
     if isinstance(net, Stack):
-        between = sum(one.U.size for row in net.layers[1:] for one in row)
+        between = sum(one.N * one.m for row in net.layers[1:] for one in row)
         return between + sum(_multiplications(one) for row in net.layers for one in row)
     return net.n**2 * (net.cell.recurrent + len(net.cell.gates2) if isinstance(net, Network) else 1)
 

@@ -14,7 +14,7 @@ from ..analysis.spectra import Spectrum
 from ..analysis.words import factor
 from ..dynamics.rollout import Trajectory
 from ..network import Network
-from ..stack import Stack
+from ..stack import Stack, kind
 from .measure import Measured
 
 #: How the page calls a cell.
@@ -42,13 +42,12 @@ _TABLE_LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 600)
 def describe(net: Any) -> str:
     """What the page calls a network."""
     if isinstance(net, Stack):
-        kinds = [NAMES.get(row[0].cell.name, row[0].cell.name) for row in net.layers]
+        kinds = [NAMES.get(kind(row[0]), kind(row[0])) for row in net.layers]
         both = "bidirectional " if net.bidirectional else ""
         if len(set(kinds)) > 1:
             return f"{both}stack of {len(kinds)} layers ({', '.join(kinds)})"
         return f"{both}{len(kinds)}-layer {kinds[0]}" if len(kinds) > 1 else both + kinds[0]
-    kind = net.cell.name if isinstance(net, Network) else "system"
-    return NAMES.get(kind, kind)
+    return NAMES.get(kind(net), kind(net))
 
 
 def network(net: Any) -> dict[str, Any]:
