@@ -187,6 +187,16 @@ BAD = [
         r"x_decoder has a batch of 1; it must be 2",
     ),
     (
+        lambda: rg.encode_decode(rg.EncoderDecoder.join(N4, READ), np.ones((2, 1, 3)), np.ones((2, 1, 3)), steps=5),
+        r"steps is 5 beside x_decoder of 2 steps; the decoder runs as long as its inputs",
+    ),
+    (
+        lambda: rg.encode_decode(
+            rg.EncoderDecoder.join(N4, READ), np.ones((2, 1, 3)), np.ones((2, 1, 3)), lengths_decoder=[3]
+        ),
+        r"lengths",
+    ),
+    (
         lambda: rg.encode_decode(rg.EncoderDecoder.join(N4, READ), np.ones((2, 2, 3))),
         r"x is None and so is steps",
     ),

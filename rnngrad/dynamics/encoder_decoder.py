@@ -68,7 +68,7 @@ def encode_decode(
     Raises
     ------
     ValueError
-        As :func:`rnngrad.rollout`; or batches of different size.
+        As :func:`rnngrad.rollout`; or batches of different size, or ``steps`` beside ``x_decoder``.
     """
     if not isinstance(net, EncoderDecoder):
         raise ValueError(f"net is {type(net).__name__}; it must be an EncoderDecoder")
@@ -78,6 +78,11 @@ def encode_decode(
         B = np.shape(x_decoder)[1]
         if encoder.B != B:
             raise ValueError(f"x_decoder has a batch of {B}; it must be {encoder.B} like that of x")
+    if x_decoder is not None and steps is not None:
+        raise ValueError(
+            f"steps is {steps} beside x_decoder of {len(x_decoder)} steps; the decoder runs as long as its inputs (one "
+            "with feedback and no other inputs takes steps alone)"
+        )
     decoder = rollout(net.decoder, x_decoder, start, lengths_decoder, steps=steps, backend=backend)
     return EncoderDecoderTrajectory(net, encoder, decoder)
 
