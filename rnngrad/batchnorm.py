@@ -124,8 +124,16 @@ class BatchNormLSTM:
             raise ValueError(
                 f"batches are of {sorted({traj.T for traj in batches})} steps; all must have the same number"
             )
+        if any(traj.B < 2 or not traj.coupled for traj in batches):
+            raise ValueError("batches hold one of a single sample, or in inference mode; statistics come from training")
         steps = batches[0].T if steps is None else _checks.integer("steps", steps, 1, batches[0].T)
         return dataclasses.replace(self, statistics=Statistics.average([traj.statistics for traj in batches], steps))
+
+    def astype(self, dtype: str) -> BatchNormLSTM:
+        """The same network in float64 or float32."""
+        to = _checks.float_dtype(dtype)
+        own: dict[str, Any] = {name: _frozen(getattr(self, name).astype(to)) for name in _OWN}
+        return dataclasses.replace(self, lstm=self.lstm.astype(dtype), **own)
 
     def training(self) -> BatchNormLSTM:
         """The same network with the statistics of each batch."""

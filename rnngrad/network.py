@@ -189,7 +189,7 @@ class Network:
 
     def _keep_constants(self, net: Network) -> Network:
         kept = {name: self.constants[name].astype(net.dtype) for name in net.constants if name != "alpha"}
-        return dataclasses.replace(net, constants=kept) if kept else net
+        return dataclasses.replace(net, constants={**net.constants, **kept}) if kept else net
 
     def resample(self, dt: float) -> Network:
         """The same continuous-time network sampled with another step: alpha = dt/tau, weights unchanged (note 001)."""
@@ -278,8 +278,7 @@ def _time_constants(
     if "alpha" not in cell.constants:
         if dt is not None or tau is not None:
             raise ValueError(f"dt and tau belong to continuous-time networks; cell is {cell.name!r}")
-        neutral = {"mask": np.ones, "scale": np.ones, "shift": np.zeros}
-        return {name: _frozen(neutral[name](n, dtype)) for name in cell.constants}, None, None
+        return _neutral(cell, n, dtype), None, None
     step = _checks.number("dt", 0.1 if dt is None else dt, 0.0, open_low=True)
     if tau is None or _checks.readable("tau", tau).ndim == 0:
         taus = np.full(n, _checks.number("tau", 1.0 if tau is None else tau, 0.0, open_low=True))
@@ -288,4 +287,11 @@ def _time_constants(
     if (taus <= 0).any() or (taus < step).any():
         i = int(np.argmin(taus))
         raise ValueError(f"alpha = dt/tau is {step:g}/{taus[i]:g} at unit {i}; it must be in (0, 1]")
-    return {"alpha": _frozen((step / taus).astype(dtype))}, step, _frozen(taus)
+    alpha = {"alpha": _frozen((step / taus).astype(dtype))}
+    return alpha | _neutral(cell, n, dtype), step, _frozen(taus)
+
+
+def _neutral(cell: Cell, n: int, dtype: np.dtype) -> dict[str, NDArray]:
+    """Constants that change nothing: a mask that drops no unit, a scale of 1, a shift of 0."""
+    makers = {"mask": np.ones, "scale": np.ones, "shift": np.zeros}
+    return {name: _frozen(makers[name](n, dtype)) for name in cell.constants if name != "alpha"}

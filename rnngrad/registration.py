@@ -60,6 +60,9 @@ def register_cell(name: str, module: Any, *, activations: tuple[str, ...] | None
     if name in taken and not (replace and not taken[name].built_in):
         hint = "; replace=True replaces it" if not taken[name].built_in else ", a built-in cell"
         raise ValueError(f"name is {name!r}, which is taken{hint}")
+    if not isinstance(activations, (tuple, list, type(None))):
+        raise ValueError(f"activations is {activations!r}; it must be a tuple of names")
+    activations = None if activations is None else tuple(activations)
     for activation in activations or ():
         _checks.choice("activations", activation, tuple(ACTIVATIONS))
     cell = Cell.from_module(name, _units(module), activations, built_in=False)
@@ -148,27 +151,32 @@ def _check_derivatives(cell: Cell, phi: int, rng: np.random.Generator, activatio
         checks.append(("output", (s,), (k,), 0, None))
     for name, moving, fixed, results, masks in checks:
         function, vjp = getattr(module, name), getattr(module, name + "_vjp")
+        there = f"{name} of cell {cell.name!r} ({activation})"
 
-        def value(arguments: Any, function: Any = function, fixed: Any = fixed, results: int = results) -> Any:
+        def value(
+            arguments: Any, function: Any = function, fixed: Any = fixed, results: int = results, there: str = there
+        ) -> Any:
             out = function(phi, *arguments, *fixed)
+            if results and not isinstance(out, tuple):
+                raise ValueError(f"{there} returns {out!r}; it must return a tuple of {results} numbers")
             return np.array(out if results else (out,), dtype=float)
 
-        there = f"{name} of cell {cell.name!r} ({activation})"
         if value(moving).shape != (max(results, 1),):
             raise ValueError(f"{there} returns {value(moving).size} numbers; it must return {max(results, 1)}")
         for row in range(max(results, 1)):
             g = tuple(float(row == i) for i in range(results)) if results else 1.0
             found = vjp(phi, *moving, *fixed, g)
             found = (found,) if len(moving) == 1 else found
-            if [len(part) for part in found] != [len(part) for part in moving]:
-                sizes = [len(part) for part in moving]
+            sizes = [len(part) for part in moving]
+            shaped = isinstance(found, tuple) and all(isinstance(part, tuple) for part in found)
+            if not shaped or [len(part) for part in found] != sizes:
                 raise ValueError(
                     f"{name}_vjp of cell {cell.name!r} returns {found!r}; it must return tuples of {sizes}"
                 )
             for i, part in enumerate(moving):
                 for j in range(len(part)):
                     expected = _difference(value, moving, i, j)[row]
-                    if abs(found[i][j] - expected) > 1e-5 * max(1.0, abs(expected)):
+                    if not abs(found[i][j] - expected) <= 1e-5 * max(1.0, abs(expected)):  # NaN is no agreement
                         raise ValueError(
                             f"{name}_vjp of cell {cell.name!r} ({activation}) gives {found[i][j]:.6g} for result "
                             f"{row}, argument {['s', 'a', 'a2'][i]}[{j}]; differences of {name} give {expected:.6g}"

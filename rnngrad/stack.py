@@ -131,9 +131,11 @@ class Stack(ByName):
         ValueError
             Sizes do not chain, dtypes differ, a layer has a readout, V and c do not fit, or outputs cannot be fed back.
         """
+        if not isinstance(layers, (list, tuple)):
+            raise ValueError(f"layers is {layers!r}; it must be a list of networks or of pairs of them")
         if len(layers) == 0:
             raise ValueError("layers is empty; a stack has at least one layer")
-        rows = tuple((layer,) if _is_layer(layer) else tuple(layer) for layer in layers)
+        rows = tuple(tuple(layer) if isinstance(layer, (list, tuple)) else (layer,) for layer in layers)
         below, dtype = None, None
         for i, row in enumerate(rows):
             if len(row) not in (1, 2) or not all(map(_is_layer, row)):
@@ -182,6 +184,8 @@ class Stack(ByName):
     def astype(self, dtype: str) -> Stack:
         """The same stack in float64 or float32."""
         to = _checks.float_dtype(dtype)
+        if any(kind(net) == "system" for row in self.layers for net in row):
+            raise ValueError("a layer is a System, which computes in float64; the stack cannot be converted")
         rows = [[net.astype(dtype) for net in row] for row in self.layers]
         V, c = (None if a is None else a.astype(to) for a in (self.V, self.c))
         return Stack.from_layers(rows, V, c, feedback=self.feedback)
@@ -257,11 +261,7 @@ def _is_layer(net: Any) -> bool:
 
 def _per_layer(cell: Any, n_hidden: Any, n_layers: int | None) -> tuple[list[str], list[int], int]:
     """Cells and sizes, one for each layer."""
-    given = {
-        name: len(value)
-        for name, value in (("cell", cell), ("n_hidden", n_hidden))
-        if not isinstance(value, (str, int, np.integer))
-    }
+    given = {name: len(value) for name, value in (("cell", cell), ("n_hidden", n_hidden)) if np.ndim(value) > 0}
     if n_layers is not None:
         given["n_layers"] = _checks.integer("n_layers", n_layers, 1)
     if not given:

@@ -194,3 +194,31 @@ BAD = [
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_analyses_of_one_sample_refuse_a_coupled_batch():
+    net, x, s0 = drawn()
+    traj = rg.rollout(net, x, s0)
+    for analysis in (rg.singular_values, rg.growth_bounds, rg.time_constants):
+        with pytest.raises(ValueError, match=r"in training mode, whose samples are no systems of their own"):
+            analysis(traj)
+
+
+def test_a_folded_network_is_saved_with_its_constants(tmp_path):
+    net, x, s0 = drawn()
+    plain = statistics(net, 1)[1].folded()
+    for name in ("net.npz", "net.safetensors"):
+        rg.save(plain, tmp_path / name)
+        loaded = rg.load(tmp_path / name)
+        np.testing.assert_array_equal(rg.rollout(loaded, x, s0).states, rg.rollout(plain, x, s0).states)
+    stack = rg.Stack.from_layers([rg.Network.from_parameters("gru", dict(rg.Network.init("gru", 3, 3).parameters))])
+    assert isinstance(stack, rg.Stack)
+    loss = rg.losses.squared_error(np.ones((T, B, p)))
+    assert rg.verdict(rg.rollout(plain, x, s0), loss, wanted=3).numbers["leak_median"] > 0
+
+
+def test_precision():
+    net = drawn()[0].astype("float32")
+    assert {value.dtype.name for _, value in net.parameters()} == {"float32"}
+    with pytest.raises(ValueError, match=r"hold one of a single sample, or in inference mode"):
+        statistics(drawn()[0])[1].with_statistics(rg.rollout(statistics(drawn()[0])[1], X))

@@ -161,3 +161,15 @@ def test_cells_without_a_value_to_mask():
     net = rg.Network.init("vanilla", 2, 3)
     with pytest.raises(ValueError, match=r"the cell is 'vanilla', it must be one of lstm, gru, gru_reset_before"):
         rg.rollout(net, np.zeros((2, 1, 2)), dropout=rg.Dropout(0.5))
+
+
+def test_masks_fit_one_rollout_only(tmp_path):
+    _, traj, x, _ = drawn("lstm", rg.Dropout(0.5))
+    with pytest.raises(ValueError, match=r"net holds a mask for 5 steps of 3 samples; x has 4 steps of 3"):
+        rg.rollout(traj.net, x[:4])
+    with pytest.raises(
+        ValueError, match=r"net holds the masks of one rollout; save the network that dropout was given"
+    ):
+        rg.save(traj.net, tmp_path / "net.npz")
+    loss = rg.losses.squared_error(np.ones_like(traj.h))
+    assert rg.verdict(traj, loss, wanted=3).label in ("vanishing", "exploding", "healthy")

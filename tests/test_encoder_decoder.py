@@ -197,6 +197,10 @@ BAD = [
         r"lengths",
     ),
     (
+        lambda: rg.encode_decode(rg.EncoderDecoder.join(N4, READ), np.ones((2, 2, 3)), np.ones((2, 3))),
+        r"x_decoder is one sequence \(T, m\); it must be \(T, 2, m\)",
+    ),
+    (
         lambda: rg.encode_decode(rg.EncoderDecoder.join(N4, READ), np.ones((2, 2, 3))),
         r"x is None and so is steps",
     ),
@@ -207,6 +211,19 @@ BAD = [
         r"t is 3",
     ),
 ]
+
+
+def test_analyses_of_one_network_want_one_part():
+    net, x, x_dec, s0, rng = make("stacks", True)
+    traj = rg.encode_decode(net, x, x_dec, s0)
+    loss = rg.losses.squared_error(np.zeros_like(traj.y))
+    for analysis in (
+        rg.jacobians, rg.singular_values, rg.growth_bounds, lambda t: rg.gradient_reach(t, loss),
+        lambda t: rg.truncated_bptt(t, loss, window=2), lambda t: rg.verdict(t, loss), lambda t: rg.rtrl(t, loss),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"traj\.encoder or traj\.decoder|EncoderDecoderTrajectory; rtrl"):
+            analysis(traj)
+    assert rg.gradient_reach(traj.decoder, loss).log_norm.shape[1] == T_DEC
 
 
 @pytest.mark.parametrize(("make", "message"), BAD, ids=range(len(BAD)))

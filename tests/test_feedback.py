@@ -117,3 +117,43 @@ def test_feedback_that_cannot_be():
     with pytest.raises(ValueError, match=r"feedback is True, but a layer runs backward"):
         rg.Stack.from_layers([[net, net]], np.ones((1, 8)), np.ones(1), feedback=True)
     assert rg.Stack.init("gru", 2, 4, 3, n_layers=2, feedback=True).m == 2
+
+
+@pytest.mark.parametrize("policy", ["step", "sequence"])
+def test_dropout_acts_alike_on_the_way_and_on_the_whole(policy):
+    """The outputs fed back are those of the masked network at its own step."""
+    stack = rg.Stack.init("lstm", 2, [3, 4], 2, feedback=True, seed=1)
+    x = np.random.default_rng(0).standard_normal((6, 3, 2))
+    traj = rg.rollout(stack, x, dropout=rg.Dropout(0.5, policy, seed=1))
+    np.testing.assert_array_equal(traj.fed[1:], traj.y[:-1])
+    loss = rg.losses.squared_error(np.ones_like(traj.y))
+    W, step = np.array(stack.W_l0), 1e-6
+    direction = np.random.default_rng(1).standard_normal(W.shape)
+    values = [
+        rg.bptt(
+            rg.rollout(stack.replace(W_l0=W + sign * step * direction), x, dropout=rg.Dropout(0.5, policy, seed=1)),
+            loss,
+        )
+        for sign in (1, -1)
+    ]
+    slope = np.sum(rg.bptt(traj, loss).W_l0 * direction)
+    assert (values[0].loss - values[1].loss) / (2 * step) == pytest.approx(slope, rel=1e-7)
+
+
+def test_a_sequence_that_has_ended_runs_no_further(recwarn):
+    """Its continuation would overflow; what is fed at padded steps is 0, and the gradient is that of what ran."""
+    net = rg.Network.init("linear", 2, 1).replace(W=np.full((1, 1, 1), 2.0), U=np.array([[[1.0, 10.0]]]))
+    stack = rg.Stack.from_layers([net], feedback=True)
+    long = rg.rollout(stack, np.ones((400, 2, 1)), lengths=[3, 2])
+    short = rg.rollout(stack, np.ones((3, 2, 1)), lengths=[3, 2])
+    assert not recwarn.list
+    assert not long.fed[3:].any()
+    grads = [rg.bptt(traj, rg.losses.squared_error(0 * traj.y)) for traj in (long, short)]
+    np.testing.assert_array_equal(grads[0].U_l0, grads[1].U_l0)
+
+
+def test_divergence_is_said_once_with_its_step():
+    net = rg.Network.init("linear", 2, 1).replace(W=np.full((1, 1, 1), 2.0), U=np.array([[[1.0, 10.0]]]))
+    with pytest.warns(rg.DivergenceWarning, match=r"at step 28\d") as caught:
+        traj = rg.rollout(rg.Stack.from_layers([net], feedback=True), np.ones((400, 1, 1)))
+    assert len(caught) == 1 and 280 <= traj.diverged[0] < 290

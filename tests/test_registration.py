@@ -136,6 +136,19 @@ def short_vjp(phi, s, a, a2, k, g):
     return ds, (da[0], da[1], da[2]), none
 
 
+def nan_vjp(phi, s, a, a2, k, g):
+    ds, da, none = right_vjp(phi, s, a, a2, k, g)
+    return ds, (da[0] * np.nan, da[1], da[2], da[3]), none
+
+
+def scalar_vjp(phi, s, a, a2, k, g):
+    return g[0]
+
+
+def scalar_update(phi, s, a, a2, k):
+    return 1.0
+
+
 def one_state(phi, s, a, a2, k):
     return (right(phi, s, a, a2, k)[0],)
 
@@ -157,6 +170,9 @@ FAULTS = [
         r"a function of cell 'faulty' does not compile",
         marks=pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled"),
     ),
+    ({"update_vjp": nan_vjp}, r"gives nan for result 0"),
+    ({"update_vjp": scalar_vjp}, r"it must return tuples of \[2, 4, 0\]"),
+    ({"update": scalar_update}, r"returns 1.0; it must return a tuple of 2 numbers"),
     ({"UPDATE_BY_STATE": ((0, 0), (0, 1))}, r"declares that result 0 of update does not depend on s\[1\]"),
     ({"UPDATE_BY_GATE": ((1, 1, 1, 1),)}, r"UPDATE_BY_GATE has shape \(1, 4\); it must have shape \(2, 4\)"),
     ({"GATES": ("a", "b", "c", "d", "e")}, r"GATES has 5 names; there must be 1 to 4"),
@@ -178,9 +194,39 @@ def test_faults_are_named_and_nothing_is_registered(change, message):
     assert "faulty" not in rg.CELLS
 
 
+class Tripled:
+    """s' = 3 a: one gate and no activation, so no bound of ours applies."""
+
+    STATES, GATES = ("h",), ("a",)
+    UPDATE_BY_STATE = ((0,),)
+    CONSTANTS = ("alpha", "mask")
+
+    def update(phi, s, a, a2, k):
+        return (type(a[0])(3.0) * a[0],)
+
+    def update_vjp(phi, s, a, a2, k, g):
+        T = type(g[0])
+        return (T(0.0),), (T(3.0) * g[0],), ()
+
+
+def test_bounds_and_constants_of_a_registered_cell():
+    rg.register_cell("tripled", Tripled, activations=("tanh",))
+    try:
+        net = rg.Network.init("tripled", 1, 2, dt=0.5, tau=2.0, seed=1)
+        assert set(net.constants) == {"alpha", "mask"} == set(net.astype("float32").constants)
+        traj = rg.rollout(net, 0.1 * np.ones((6, 1, 1)))
+        bounds = rg.growth_bounds(traj)
+        assert np.isnan(bounds.log_gamma_lambda[:, 1:, 0]).all()
+        assert rg.verdict(traj, rg.losses.squared_error(np.ones((6, 1, 2))), wanted=3).label
+    finally:
+        del rg.CELLS["tripled"]
+
+
 def test_names():
     for name in ("", "two words", 3):
         with pytest.raises(ValueError, match=r"it must be an identifier"):
             rg.register_cell(name, Peephole)
+    with pytest.raises(ValueError, match=r"activations is 3; it must be a tuple of names"):
+        rg.register_cell("fine", Peephole, activations=3)
     with pytest.raises(ValueError, match=r"activations is 'sine'"):
         rg.register_cell("fine", Peephole, activations=("sine",))

@@ -189,6 +189,10 @@ def test_a_backward_direction_has_chains_of_its_own():
     assert_close(rg.jacobian_chain(backward).product(5, 2), oracles.product(J, 5, 2), RTOL)
     with pytest.raises(ValueError, match=r"layer 0 runs in both directions, so the stack has no joint Jacobian"):
         rg.jacobian_chain(traj)
+    loss = rg.losses.squared_error(np.zeros_like(traj.y))
+    for reach in (rg.gradient_reach, rg.layer_reach, rg.gradient_flow):
+        with pytest.raises(ValueError, match=r"layer 0 runs in both directions"):
+            reach(traj, loss)
     with pytest.raises(ValueError, match=r"no joint states; ask for .* traj\.layers\[0\]\[0\] \(forward\)"):
         _ = traj.states
 
@@ -269,6 +273,9 @@ BAD = [
     (lambda: rg.Stack.from_layers([rg.Network.init("gru", 3, 2, 1)]), r"layers\[0\] has a readout V; only the stack"),
     (lambda: rg.Stack.from_layers([A], V=np.ones((2, 4))), r"c is missing; a readout has both V and c"),
     (lambda: rg.Stack.from_layers([A], np.ones((2, 3)), np.ones(2)), r"V has shape \(2, 3\)"),
+    (lambda: rg.Stack.from_layers(A), r"it must be a list of networks or of pairs"),
+    (lambda: rg.Stack.from_layers([3]), r"layers\[0\] must be a Network, a System"),
+    (lambda: rg.Stack.init("gru", 2, 2.5, n_layers=2), r"n_hidden is 2.5"),
     (lambda: rg.Stack.init("gru", 2, 3), r"n_layers is None; give it, or a sequence"),
     (lambda: rg.Stack.init(["gru"], 2, [3, 3]), r"number of layers is told twice: cell 1, n_hidden 2"),
     (lambda: rg.Stack.init("grue", 2, 3, n_layers=1), r"cell is 'grue'"),
@@ -356,5 +363,7 @@ def test_a_system_of_the_user_in_a_stack(place):
     assert_close(chain.all_from(0)[-1], oracles.product(J, 4, 0), RTOL)
     full = rg.truncated_bptt(traj, rg.losses.squared_error(z), window=T)
     assert_close(full.x, grads.x, 1e-12)
+    with pytest.raises(ValueError, match=r"a layer is a System, which computes in float64"):
+        stack.astype("float32")
     with pytest.raises(ValueError, match=r"a user's function cannot be saved"):
         rg.save(stack, "never.npz")

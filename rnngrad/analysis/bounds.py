@@ -177,7 +177,7 @@ def step_bounds(traj: Trajectory) -> StepBounds:
 def _a_priori(net: Network) -> tuple[float, float, float]:
     """(gamma, gamma lambda, gamma rho) of cells that are one activation around one matrix; NaN for the others."""
     gamma = LIPSCHITZ[net.activation]
-    if net.cell.n_states > 1 or net.cell.gates2 or net.cell.gate_kinds != ("value",):
+    if not net.cell.built_in or net.cell.n_states > 1 or net.cell.gates2 or net.cell.gate_kinds != ("value",):
         return gamma, np.nan, np.nan
     W = net.W[0].astype(np.float64)
     if net.alpha is None:

@@ -22,6 +22,14 @@ LEAKS = {
 }
 
 
+def leak_words(net: Any) -> tuple[str, str]:
+    """What the factor of a unit's own is called, and what raises it."""
+    base = net.cell.name.removesuffix("_dropout").removesuffix("_scaled")
+    return LEAKS.get(
+        base, ("its own path", "Raise the factor by which a unit keeps its state, in logits by about {shift}")
+    )
+
+
 @dataclass(frozen=True)
 class Remedy(Result):
     """What to change ("clip", "initialization", "gate bias", "inputs", "window", "architecture") and why."""
@@ -38,7 +46,7 @@ def against_vanishing(net: Any, d: dict[str, float], saturated: float) -> list[R
         out.append(Remedy("inputs", advice))
     if np.isfinite(d["leak_median"]) and d["leak_median"] < d["leak_needed"]:
         d["gate_shift"] = logit(d["leak_needed"]) - logit(d["leak_median"])
-        advice = LEAKS[net.cell.name][1].format(shift=short(d["gate_shift"]))
+        advice = leak_words(net)[1].format(shift=short(d["gate_shift"]))
         out.append(Remedy("gate bias", f"{advice}: the median unit then carries its state {d['wanted']:.0f} steps."))
     if np.isfinite(d["log_a_priori"]):
         out.append(Remedy("initialization", _start(d)))

@@ -23,7 +23,7 @@ from ..network import Network
 from .bounds import StepBounds, step_bounds
 from .memory import horizon, leak_rates
 from .reach import GradientReach, gradient_reach, steps_with_loss
-from .remedies import LEAKS, Remedy, against_explosion, against_vanishing
+from .remedies import Remedy, against_explosion, against_vanishing, leak_words
 from .saturation import Saturation, saturation
 from .words import factor, short
 
@@ -209,7 +209,7 @@ def _reasons(label: str, net: Any, d: dict[str, float]) -> list[str]:
         share = short(d["saturated_percent"])
         out.append(f"{share} % of the values are saturated, where the activation passes next to nothing.")
     if np.isfinite(d["leak_median"]):
-        name = LEAKS[net.cell.name][0]
+        name = leak_words(net)[0]
         out.append(
             f"By {name} alone the median unit keeps {short(d['leak_median'])} of its state per step and the longest "
             f"{short(d['leak_longest'])}; to keep {LOST:g} over {wanted} steps takes {short(d['leak_needed'])}."

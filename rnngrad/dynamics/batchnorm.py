@@ -59,9 +59,16 @@ class BatchNormTrajectory(Steps):
     c_std: NDArray
     backend: str = "auto"
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the samples meet in the statistics."""
+        return self.net.statistics is None
+
 
 @run.register
-def _run_batchnorm(net: BatchNormLSTM, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> BatchNormTrajectory:
+def _run_batchnorm(
+    net: BatchNormLSTM, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False
+) -> BatchNormTrajectory:
     T, B, _ = x.shape
     if lengths.min() < T:
         raise ValueError("lengths differ from T; a batch-normalised network takes sequences of one length")
@@ -104,7 +111,7 @@ def _run_batchnorm(net: BatchNormLSTM, x: NDArray, s0: NDArray, lengths: NDArray
     statistics = Statistics(x_mean=x_mean, x_var=x_var * unbiased, **moments)
     h = np.ascontiguousarray(states[1:, :, 0])
     return BatchNormTrajectory(
-        net, x, states, h, readout(net, h, backend), lengths, first_divergence(states), statistics,
+        net, x, states, h, readout(net, h, backend), lengths, first_divergence(states, quiet), statistics,
         a, h_hat, x_hat, c_hat, h_std, x_std, c_std, backend,
     )  # fmt: skip
 
@@ -127,7 +134,7 @@ def step_adjoint(traj: BatchNormTrajectory, t: int, g: NDArray) -> tuple[NDArray
 
     Returns (rows at s_t, da (R, B, 4, n), d(W h) (R, B, 4, n), d(BN(c)) (R, B, n)).
     """
-    net, kernels, coupled = traj.net, find_backend(traj.backend), traj.net.statistics is None
+    net, kernels, coupled = traj.net, find_backend(traj.backend), traj.coupled
     R, B, _, n = g.shape
     scale = net.gamma_c / traj.c_std[t]
     z = net.gamma_c * traj.c_hat[t] + net.beta_c  # what enters the tanh

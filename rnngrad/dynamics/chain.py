@@ -24,6 +24,11 @@ class JacobianChain:
     """
 
     def __init__(self, traj: Trajectory, jacobians: Any = None) -> None:
+        if jacobians is None and getattr(traj, "coupled", False):
+            raise ValueError(
+                "traj is of a batch-normalised network in training mode, whose samples are no systems of their own; "
+                "jacobian_chain(traj) gives the chain of the whole batch"
+            )
         self.trajectory = traj
         self.jacobians = local_jacobians(traj) if jacobians is None else jacobians
         self.T, self.B = traj.T, traj.B

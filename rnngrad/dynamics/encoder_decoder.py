@@ -36,6 +36,18 @@ class EncoderDecoderTrajectory:
         """Outputs of the decoder (T_dec, B, p)."""
         return self.decoder.y
 
+    def _one_part(self) -> Any:
+        raise ValueError(
+            "traj is of an encoder and a decoder, and this takes the trajectory of one network: traj.encoder or "
+            "traj.decoder (bptt, jacobian_chain and gradient_flow take both)"
+        )
+
+    T = B = x = states = h = lengths = property(_one_part)
+
+    def require_finite(self) -> None:
+        """Raise: this function wants the trajectory of one network."""
+        self._one_part()
+
 
 def encode_decode(
     net: EncoderDecoder,
@@ -74,6 +86,8 @@ def encode_decode(
         raise ValueError(f"net is {type(net).__name__}; it must be an EncoderDecoder")
     encoder = rollout(net.encoder, x, s0, lengths, backend=backend)
     start = net.across(final_state(encoder))
+    if x_decoder is not None and np.ndim(x_decoder) == 2 and encoder.B != 1:
+        raise ValueError(f"x_decoder is one sequence (T, m); it must be (T, {encoder.B}, m) like the batch of x")
     if x_decoder is not None and _checks.numbers("x_decoder", x_decoder).ndim == 3:
         B = np.shape(x_decoder)[1]
         if encoder.B != B:

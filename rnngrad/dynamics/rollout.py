@@ -144,26 +144,37 @@ def rollout(
 
 
 @functools.singledispatch
-def run(net: Any, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> Any:
-    """The trajectory for arguments that are checked; one function for each kind of network."""
+def run(net: Any, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False) -> Any:
+    """The trajectory for arguments that are checked; one function for each kind of network. ``quiet``: no warning."""
     raise NotImplementedError(type(net).__name__)
 
 
 @run.register
-def _run_system(net: System, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> Trajectory:
+def _run_system(
+    net: System, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False
+) -> Trajectory:
     T, B, _ = x.shape
     states = empty((T + 1, B, 1, net.n), net.dtype)
     states[0] = s0
     find_backend(backend).system_rollout(net.f)(states, x, net.params, lengths)
     h, none = states[1:, :, 0], np.empty((0, B, 0, net.n))
-    return Trajectory(net, x, states, h, h, lengths, first_divergence(states), none, none, none, none, backend)
+    found = first_divergence(states, quiet)
+    return Trajectory(net, x, states, h, h, lengths, found, none, none, none, none, backend)
 
 
 @run.register
-def _run_network(net: Network, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> Trajectory:
+def _run_network(
+    net: Network, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False
+) -> Trajectory:
     kernels = find_backend(backend)
     T, B, _ = x.shape
     n, dtype, cell = net.n, net.dtype, net.cell
+    for name, value in net.constants.items():
+        if value.ndim == 3 and (value.shape[0] not in (1, T) or value.shape[1] not in (1, B)):
+            raise ValueError(
+                f"net holds a {name} for {value.shape[0]} steps of {value.shape[1]} samples; x has {T} steps of {B} "
+                "(take the network without it, and give dropout anew)"
+            )
     states = empty((T + 1, B, net.S, n), dtype)
     states[0] = s0
     a = empty((T, B, len(cell.gates), n), dtype)
@@ -185,7 +196,8 @@ def _run_network(net: Network, x: NDArray, s0: NDArray, lengths: NDArray, backen
     if net.V is not None:
         h = np.ascontiguousarray(h)
     y = readout(net, h, backend)
-    return Trajectory(net, x, states, h, y, lengths, first_divergence(states), a, a2, emitted, inner, backend)
+    found = first_divergence(states, quiet)
+    return Trajectory(net, x, states, h, y, lengths, found, a, a2, emitted, inner, backend)
 
 
 def readout(net: Any, h: NDArray, backend: str) -> NDArray:
@@ -265,7 +277,7 @@ def _full_bias(net: Network) -> NDArray:
     return bias
 
 
-def first_divergence(states: NDArray) -> NDArray[np.int64]:
+def first_divergence(states: NDArray, quiet: bool = False) -> NDArray[np.int64]:
     """First step with a non-finite state per sample, -1 where there is none; warns if there is one."""
     B = states.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -273,7 +285,7 @@ def first_divergence(states: NDArray) -> NDArray[np.int64]:
             return np.full(B, -1)
     bad = ~np.isfinite(states).all(axis=(2, 3))  # (T+1, B)
     first = np.where(bad.any(axis=0), bad.argmax(axis=0), -1)
-    if (first >= 0).any():
+    if not quiet and (first >= 0).any():
         b = int(np.argmin(np.where(first >= 0, first, states.shape[0])))
         warnings.warn(
             f"the rollout left the finite numbers at step {int(first[b])} (sample {b}; "

@@ -50,7 +50,7 @@ class StackTrajectory(Steps):
     diverged : ndarray (B,)
         First step (of its own direction) at which a layer's state is not finite; -1 where there is none.
     fed : ndarray (T, B, p)
-        What was fed back: y_0 … y_{T-1}; (T, B, 0) without feedback.
+        What was fed back: y_0 … y_{T-1}, 0 at padded steps; (T, B, 0) without feedback.
     """
 
     net: Stack
@@ -94,21 +94,38 @@ def _flat(states: NDArray) -> NDArray:
 
 
 @run.register
-def _run_stack(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> StackTrajectory:
+def _run_stack(
+    net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False
+) -> StackTrajectory:
     if not net.feedback:
-        return _run_layers(net, x, s0, lengths, backend)
+        return _run_layers(net, x, s0, lengths, backend, quiet)
     T, B, _ = x.shape
-    fed = np.zeros((T, B, net.p), net.dtype)  # y_0 = 0
+    fed = np.zeros((T, B, net.p), net.dtype)  # y_0 = 0, and 0 where a sequence has ended
     forced, every, s = net.teacher_forced(), np.ones(B, np.int64), s0
     for t in range(T - 1):
-        step = _run_layers(forced, np.concatenate([x[t : t + 1], fed[t : t + 1]], axis=-1), s, every, backend)
-        s, fed[t + 1] = step.states[1], step.y[0]
+        u = np.concatenate([x[t : t + 1], fed[t : t + 1]], axis=-1)
+        step = _run_layers(_at_step(forced, t), u, s, every, backend, quiet=True)
+        s = np.where((t < lengths)[:, None, None], step.states[1], s)
+        fed[t + 1] = np.where((t + 1 < lengths)[:, None], step.y[0], 0)
     # on its own outputs the stack runs as if they had been given: every layer is one ordinary trajectory again
-    traj = _run_layers(forced, np.concatenate([x, fed], axis=-1), s0, lengths, backend)
+    traj = _run_layers(forced, np.concatenate([x, fed], axis=-1), s0, lengths, backend, quiet)
     return replace(traj, net=net, x=x, fed=fed)
 
 
-def _run_layers(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str) -> StackTrajectory:
+def _at_step(net: Stack, t: int) -> Stack:
+    """The stack with the constants (dropout masks) of step t + 1 alone."""
+
+    def now(layer: Any) -> Any:
+        if not any(value.ndim == 3 and len(value) > 1 for value in getattr(layer, "constants", {}).values()):
+            return layer
+        return replace(layer, constants={k: v[t : t + 1] if v.ndim == 3 else v for k, v in layer.constants.items()})
+
+    return replace(net, layers=tuple(tuple(map(now, row)) for row in net.layers))
+
+
+def _run_layers(
+    net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False
+) -> StackTrajectory:
     layers: list[tuple[Trajectory, ...]] = []
     h, start = x, 0
     for row in net.layers:
@@ -116,7 +133,8 @@ def _run_layers(net: Stack, x: NDArray, s0: NDArray, lengths: NDArray, backend: 
         for backward, layer in enumerate(row):
             first = s0[:, 0, start : start + layer.N].reshape(len(s0), *layer.state_shape)
             start += layer.N
-            traj = run(layer, reverse(h, lengths) if backward else np.ascontiguousarray(h), first, lengths, backend)
+            given = reverse(h, lengths) if backward else np.ascontiguousarray(h)
+            traj = run(layer, given, first, lengths, backend, quiet)
             trajectories.append(traj)
             outputs.append(reverse(traj.h, lengths) if backward else traj.h)
         layers.append(tuple(trajectories))

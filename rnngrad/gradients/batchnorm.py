@@ -67,7 +67,7 @@ def _bptt_batchnorm(traj: BatchNormTrajectory, loss: Loss) -> BatchNormGradients
         gs[t] = back[0]
         da[t], dterm[t], dz[t] = (part[0] for part in parts)
     # one axis of rows, then the batch: the input terms of all steps go back together
-    du = _through_norm(net.gamma_x * da, traj.x_hat, traj.x_std[:, None], net.statistics is None)
+    du = _through_norm(net.gamma_x * da, traj.x_hat, traj.x_std[:, None], traj.coupled)
     return BatchNormGradients(
         loss=value.value,
         W=np.einsum("tbgi,tbj->gij", dterm, traj.states[:-1, :, 0]),

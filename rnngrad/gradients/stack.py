@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dynamics.jacobian import through_output
-from ..dynamics.stack import StackJacobians, StackTrajectory
+from ..dynamics.stack import StackJacobians, StackTrajectory, require_forward
 from ..losses import LossValue
 from ..stack import DIRECTIONS, ByName
 from .assemble import (
@@ -67,6 +67,7 @@ class StackGradients(ByName):
 
 @state_adjoint.register
 def _stack_state_adjoint(traj: StackTrajectory, dy: NDArray) -> NDArray:
+    require_forward(traj.net, "joint Jacobian")
     top = through_output(traj.layers[-1][0], output_adjoint(traj, dy))
     T, B = traj.T, traj.B
     out = np.zeros((T, B, 1, traj.net.N), traj.net.dtype)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..network import Network
 from ..stack import Stack
 from . import layout
+
+SAVED_CONSTANTS = ("mask", "scale", "shift")  # those that one array per unit tells; tau and dt tell alpha
 
 #: [layer][direction][part] -> name in the layout
 Layers = list[list[dict[str, str]]]
@@ -62,6 +65,9 @@ def own_arrays(net: Network | Stack) -> tuple[dict[str, NDArray], list[list[dict
             if part.dt is not None and part.tau is not None:
                 arrays["tau" + ending] = part.tau
                 described[-1][-1]["dt"] = repr(float(part.dt))
+            if np.ndim(part.constants.get("mask", 0)) > 1:
+                raise ValueError("net holds the masks of one rollout; save the network that dropout was given to")
+            arrays |= {name + ending: part.constants[name] for name in SAVED_CONSTANTS if name in part.constants}
     return arrays, described
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from .. import _checks
 from ..network import Network
 from ..stack import Stack
 from . import layout
-from .build import network_from_pytorch, own_arrays, own_endings
+from .build import SAVED_CONSTANTS, network_from_pytorch, own_arrays, own_endings
 from .containers import Container, open_container, to_precision, write_container
 
 _log = logging.getLogger(__name__)
@@ -171,11 +172,16 @@ def _from_own(file: Container, arrays: dict[str, NDArray], cell: str | None, act
 def _one_layer(arrays: dict[str, NDArray], said: Mapping[str, Any]) -> Network:
     """A network from arrays by our own names and what is said of it."""
     tau = arrays.pop("tau", None)
+    constants = {name: arrays.pop(name) for name in SAVED_CONSTANTS if name in arrays}
     cell = said.get("cell") or layout.infer_own(arrays)
     if cell == "continuous" and (tau is None or "dt" not in said):
         raise ValueError("a continuous-time network's file must hold dt and tau; save writes both")
     dt = _checks.number("dt", said["dt"]) if "dt" in said else None
-    return Network.from_parameters(cell, arrays, activation=said.get("activation"), dt=dt, tau=tau)
+    net = Network.from_parameters(cell, arrays, activation=said.get("activation"), dt=dt, tau=tau)
+    if set(constants) != set(net.constants) - {"alpha"}:
+        raise ValueError(f"the file holds the constants {sorted(constants)}; {cell!r} has {sorted(net.constants)}")
+    checked = {name: _checks.array(name, value, (net.n,), net.dtype) for name, value in constants.items()}
+    return dataclasses.replace(net, constants={**net.constants, **checked}) if checked else net
 
 
 def _advice(file: Container, prefix: str) -> str:

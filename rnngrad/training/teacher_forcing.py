@@ -12,6 +12,7 @@ from .. import _checks
 from .._results import Result
 from ..dynamics.rollout import rollout
 from ..dynamics.stack import StackTrajectory
+from ..network import Network
 from ..stack import Stack
 
 
@@ -80,7 +81,8 @@ def triplets(net: Stack, x: Any, target: Any) -> tuple[StackTrajectory, NDArray]
     """
     x, z = _arguments(net, x, target)
     for layer, (part,) in enumerate(net.layers):
-        own = np.any(np.array(part.cell.update_by_state)) or part.cell.two_stage
+        network = isinstance(part, Network)
+        own = not network or np.any(np.array(part.cell.update_by_state)) or part.cell.two_stage
         if own or np.any(part.W):
             raise ValueError(
                 f"layer {layer} carries a state from step to step, so its steps are not independent; triplets need "
