@@ -84,11 +84,14 @@ def _report(args: argparse.Namespace) -> int:
     from .report.job import report
     from .report.progress import Bar
 
-    # a terminated job must leave no half-written folder: the exception runs the clean-up
-    previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
-    bar = Bar()
+    bar, stop = Bar(), Stop()
+
+    def progress(stage: str, share: float) -> None:
+        stop.check()
+        bar(stage, share)
+
     try:
-        with warnings.catch_warnings():
+        with stop, warnings.catch_warnings():
             warnings.simplefilter("ignore", DivergenceWarning)  # the error that follows says it better
             page = report(
                 args.model,
@@ -98,7 +101,7 @@ def _report(args: argparse.Namespace) -> int:
                 prefix=args.prefix,
                 force=args.force,
                 backend=args.backend,
-                progress=bar,
+                progress=progress,
             )
     except (ValueError, ArithmeticError, OSError, ImportError, MemoryError, BackendError) as error:
         bar.close()
@@ -109,8 +112,6 @@ def _report(args: argparse.Namespace) -> int:
         return 130
     finally:
         bar.close()
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
     print(page)
     return 0
 
@@ -135,8 +136,37 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
-    raise SystemExit(128 + number)
+class Stop:
+    """While active, a signal to end raises where it arrives, so that the clean-up runs and nothing is half-written.
+
+    What arrives in a callback of the compiler is printed and swallowed there; ``check`` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self._caught: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if _in_main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored by who started us: so it stays
+                    self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self._caught = number
+        self.check()
+
+    def check(self) -> None:
+        """Raise if a signal has come."""
+        if self._caught == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._caught is not None:
+            raise SystemExit(128 + self._caught)
 
 
 if __name__ == "__main__":

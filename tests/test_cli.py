@@ -190,6 +190,27 @@ def test_help_and_version_load_no_numba():
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)], ids=["term", "int"]
+)
+def test_a_signal_that_is_swallowed_is_raised_again(number, error):
+    """The compiler's callbacks print an exception and go on."""
+    from rnngrad.cli import Stop
+
+    before = signal.getsignal(number)
+    stop = Stop()
+    with stop:
+        stop.check()
+        if signal.getsignal(number) is signal.SIG_IGN:
+            pytest.skip("this process ignores the signal")
+        with pytest.raises(error):
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        with pytest.raises(error):
+            stop.check()
+    assert signal.getsignal(number) is before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_killed_job_leaves_nothing(number, files):
