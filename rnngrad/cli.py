@@ -139,23 +139,38 @@ def _in_main_thread() -> bool:
 class Stop:
     """While active, a signal to end raises where it arrives, so that the clean-up runs and nothing is half-written.
 
-    What arrives in a callback of the compiler is printed and swallowed there; ``check`` raises it again.
+    What arrives in a callback or finalizer of the compiler is swallowed there, with a traceback on stderr; here it is
+    kept quiet, raised again a moment later (where the system has timers), or at the next ``check``.
     """
 
     def __init__(self) -> None:
         self._caught: int | None = None
         self._previous: dict[int, Any] = {}
+        self._timed = False
 
     def __enter__(self) -> Stop:
         if _in_main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # ignored by who started us: so it stays
                     self._previous[number] = signal.signal(number, self._handle)
+            if hasattr(signal, "setitimer"):
+                self._timed = True
+                self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda number, frame: self.check())
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = self._hook
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def _swallowed(self, unraisable: Any) -> None:
+        if self._caught is None or not isinstance(unraisable.exc_value, (SystemExit, KeyboardInterrupt)):
+            self._hook(unraisable)
+        elif self._timed:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
 
     def _handle(self, number: int, frame: Any) -> None:
         self._caught = number

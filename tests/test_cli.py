@@ -211,6 +211,26 @@ def test_a_signal_that_is_swallowed_is_raised_again(number, error):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
+def test_a_signal_in_a_finalizer_is_quiet_and_comes_again(capsys):
+    """As in the compiler's callbacks: swallowed without a traceback, raised a moment later."""
+    from rnngrad.cli import Stop
+
+    class Dying:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    hook = sys.unraisablehook
+    with Stop(), pytest.raises(SystemExit) as raised:
+        dying = Dying()
+        del dying
+        time.sleep(5)
+    assert raised.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == ""
+    assert sys.unraisablehook is hook
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_killed_job_leaves_nothing(number, files):
