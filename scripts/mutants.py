@@ -127,7 +127,7 @@ MUTANTS = [
     ("stack: loss enters the lowest layer", "gradients/stack.py", 'traj.net.blocks[f"l{len(traj.layers) - 1}"]] = top', 'traj.net.blocks["l0"]] = top'),
     ("stack: output fed back from the first step on", "dynamics/stack.py", "np.zeros_like(slopes[-1][:1]), slopes[-1][:-1]", "slopes[-1][:1], slopes[-1][:-1]"),
     ("stack: masks of the first step all the way", "dynamics/stack.py", "v[t : t + 1] if v.ndim == 3", "v[:1] if v.ndim == 3"),
-    ("stack: an ended sequence runs on", "dynamics/stack.py", "np.where((t < lengths)[:, None, None], step.states[1], s)", "step.states[1]"),
+    ("stack: an ended sequence is still fed back", "dynamics/stack.py", "np.where((t + 1 < lengths)[:, None], step.y[0], 0)", "step.y[0]"),
     ("stack: feedback of the same step", "dynamics/stack.py", "np.concatenate([np.zeros_like(slopes[-1][:1]), slopes[-1][:-1]])", "slopes[-1]"),
     ("stack: fed-back adjoint lost", "dynamics/stack.py", "return (self.before[at] * dh[:, None])", "return (0 * self.before[at] * dh[:, None])"),
     ("stack: tangent of the fed-back output lost", "dynamics/stack.py", "dh if self.net.V is None else dh @ self.net.V.T", "0 * (dh if self.net.V is None else dh @ self.net.V.T)"),
