@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,20 @@ from numpy.typing import NDArray
 from . import _checks
 from .network import Network
 from .stack import Stack
+
+PARTS = ("encoder", "decoder")
+
+
+def by_part(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values named "encoder.W", … by part and own name; those of the bridge, M and d, under ""."""
+    out: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}, "": {}}
+    for name, value in named.items():
+        part, dot, own = name.partition(".")
+        if dot and part in PARTS:
+            out[part][own] = value
+        else:
+            out[""][name] = value
+    return out
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,21 @@ class EncoderDecoder:
         )
         M.flags.writeable = d.flags.writeable = False
         return cls(encoder, decoder, M, d)
+
+    def replace(self, **changes: Any) -> EncoderDecoder:
+        """A copy with some parameters replaced, by the names that the gradients have: {"encoder.W": …, "M": …}."""
+        own = by_part(changes)
+        unknown = sorted(set(own[""]) - ({"M", "d"} if self.M is not None else set()))
+        if unknown:
+            raise ValueError(f"replace got {unknown}; it takes encoder.NAME, decoder.NAME, and M and d of a bridge")
+        encoder, decoder = (getattr(self, part).replace(**own[part]) for part in PARTS)
+        return EncoderDecoder.join(encoder, decoder, own[""].get("M", self.M), own[""].get("d", self.d))
+
+    def __getattr__(self, name: str) -> Any:
+        part, dot, own = name.partition(".")
+        if dot and part in PARTS:
+            return getattr(getattr(self, part), own)
+        raise AttributeError(name)
 
     def across(self, state: NDArray) -> NDArray:
         """s^dec_0 (B, S, n) from the encoder's last state, any shape (B, …)."""

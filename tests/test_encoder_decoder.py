@@ -8,6 +8,7 @@ from cases import assert_close
 from stacks import make_stack_case
 
 import rnngrad as rg
+from rnngrad.training.optimizers import SGD, clip_norm
 
 torch = oracles.torch
 
@@ -239,3 +240,20 @@ def test_a_decoder_of_its_own_outputs_alone():
     traj = rg.encode_decode(net, np.ones((2, 3, 3)), steps=7)
     assert traj.y.shape == (7, 3, 2)
     assert np.isfinite(rg.bptt(traj, rg.losses.squared_error(np.zeros((7, 3, 2)))).norm())
+
+
+def test_an_optimizer_steps_every_part():
+    """Clipped gradients keep their direction; a step by name lowers the loss and moves every parameter."""
+    net, x, x_dec, s0, rng = make("stacks", True)
+    loss = rg.losses.squared_error(rng.standard_normal((T_DEC, B, 2)))
+    grads = rg.bptt(rg.encode_decode(net, x, x_dec, s0), loss)
+    clipped = clip_norm(grads, 1e-3)
+    assert clipped.norm() == pytest.approx(1e-3, rel=1e-12)
+    for (name, g), (_, small) in zip(grads.parameters(), clipped.parameters(), strict=True):
+        assert_close(small * (grads.norm() / 1e-3), g, 1e-12, name)
+    stepped, _ = SGD(lr=1.0).step(net, clipped)
+    assert rg.bptt(rg.encode_decode(stepped, x, x_dec, s0), loss).loss < grads.loss
+    np.testing.assert_array_equal(stepped.M, net.M - clipped.M)
+    np.testing.assert_array_equal(stepped.decoder.W_l1, net.decoder.W_l1 - clipped.decoder.W_l1)
+    with pytest.raises(ValueError, match=r"replace got \['W'\]"):
+        net.replace(W=1)

@@ -256,7 +256,8 @@ def test_a_stack_learns():
     x = rng.standard_normal((12, 16, 2))
     stack = rg.Stack.init("gru", 2, 6, 1, n_layers=2, bidirectional=True)
     target = np.roll(x, -1, axis=0)[..., :1]  # the next input: only the backward direction knows it
-    fit = rg.fit(stack, x, target, steps=80, batch=16, optimizer=Adam(lr=0.02))
+    fit = rg.fit(stack, x, target, steps=80, batch=16, optimizer=Adam(lr=0.02), clip=50.0)
+    assert (fit.norm_history > 50).any() and (fit.norm_history < 50).any()  # clipped at some steps, not at others
     assert fit.loss_history[-10:].mean() < 0.5 * fit.loss_history[:3].mean()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,8 +19,34 @@ from ..kernels import backend as find_backend
 from ..losses import Loss, LossValue
 
 
+class OfParameters:
+    """What gradients of every kind of network have: parameters by name, their norm, and a copy with others."""
+
+    def parameters(self) -> Iterator[tuple[str, NDArray]]:
+        """(name, gradient) of each parameter there is."""
+        raise NotImplementedError
+
+    def norm(self) -> float:
+        """Euclidean norm over all parameters."""
+        top, relative = scaled_norm(g for _, g in self.parameters())
+        return top * relative
+
+    def with_parameters(self, changes: Mapping[str, NDArray]) -> Any:
+        """A copy in which the gradients of the named parameters are others."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def scaled_norm(arrays: Iterable[NDArray]) -> tuple[float, float]:
+    """(largest entry, norm of everything divided by it): their product over- or underflows only if the norm does."""
+    arrays = list(arrays)
+    top = float(np.max([np.abs(g).max() for g in arrays if g.size], initial=0.0))  # a NaN stays one, unlike in max()
+    if top == 0 or not np.isfinite(top):
+        return top, 1.0
+    return top, float(np.sqrt(sum(float(np.sum(np.square(g / top, dtype=np.float64))) for g in arrays)))
+
+
 @dataclass(frozen=True)
-class Gradients:
+class Gradients(OfParameters):
     """Gradient of a loss L; every array has the shape of what it belongs to, None where there is no such thing.
 
     Attributes
@@ -58,21 +85,6 @@ class Gradients:
             value = getattr(self, item.name)
             if item.name not in ("loss", "x", "s0", "s") and value is not None:
                 yield item.name, value
-
-    def norm(self) -> float:
-        """Euclidean norm over all parameters."""
-        return euclidean_norm(g for _, g in self.parameters())
-
-
-def euclidean_norm(arrays: Iterable[NDArray]) -> float:
-    """Norm of all entries together; a power of two is taken out, so it over- or underflows only if the result does."""
-    arrays = list(arrays)
-    largest = max((float(np.abs(g).max(initial=0)) for g in arrays), default=0.0)
-    if largest == 0 or not np.isfinite(largest):
-        return largest
-    exponent = int(np.frexp(largest)[1])
-    total = sum(float(np.sum(np.square(np.ldexp(g.astype(np.float64), -exponent)))) for g in arrays)
-    return float(np.ldexp(np.sqrt(total), exponent))
 
 
 def evaluate(traj: Any, loss: Loss) -> LossValue:

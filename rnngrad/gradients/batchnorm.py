@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ..dynamics.batchnorm import BatchNormTrajectory, _through_norm, step_adjoint
 from ..losses import Loss
-from .assemble import euclidean_norm, evaluate, output_adjoint, readout_gradients, state_adjoint
+from .assemble import OfParameters, evaluate, output_adjoint, readout_gradients, state_adjoint
 from .bptt import bptt
 
 _PARAMETERS = ("W", "U", "b", "V", "c", "gamma_h", "gamma_x", "gamma_c", "beta_c")
 
 
 @dataclass(frozen=True)
-class BatchNormGradients:
+class BatchNormGradients(OfParameters):
     """Gradient of a loss L; every array has the shape of what it belongs to. ``s[t]`` is dL/ds_t, total."""
 
     loss: float
@@ -40,10 +40,6 @@ class BatchNormGradients:
         for name in _PARAMETERS:
             if getattr(self, name) is not None:
                 yield name, getattr(self, name)
-
-    def norm(self) -> float:
-        """Euclidean norm over all parameters."""
-        return euclidean_norm(value for _, value in self.parameters())
 
 
 @state_adjoint.register

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,15 @@ from .._results import Result
 from ..dynamics.encoder_decoder import EncoderDecoderTrajectory, final_state
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.scaled import scaled
+from ..encoder_decoder import PARTS, by_part
 from ..losses import Loss
-from .assemble import euclidean_norm, evaluate, state_adjoint
+from .assemble import OfParameters, evaluate, state_adjoint
 from .bptt import backpropagate, bptt
 from .flow import carried, gradient_flow, log_norms
 
 
 @dataclass(frozen=True)
-class EncoderDecoderGradients:
+class EncoderDecoderGradients(OfParameters):
     """Gradient of a loss on the decoder's outputs.
 
     Attributes
@@ -40,16 +42,18 @@ class EncoderDecoderGradients:
 
     def parameters(self) -> Iterator[tuple[str, NDArray]]:
         """(name, gradient): those of the parts with "encoder." and "decoder." before them, then M and d."""
-        for name in ("encoder", "decoder"):
+        for name in PARTS:
             for own, value in getattr(self, name).parameters():
                 yield f"{name}.{own}", value
         if self.M is not None:
             yield "M", self.M
             yield "d", self.d
 
-    def norm(self) -> float:
-        """Euclidean norm over all parameters."""
-        return euclidean_norm(value for _, value in self.parameters())
+    def with_parameters(self, changes: Mapping[str, NDArray]) -> EncoderDecoderGradients:
+        """A copy in which the gradients of the named parameters are others."""
+        own = by_part(changes)
+        parts = {name: getattr(self, name).with_parameters(own.pop(name)) for name in PARTS}
+        return dataclasses.replace(self, **parts, **own[""])
 
 
 @bptt.register

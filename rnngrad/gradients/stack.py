@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from ..losses import LossValue
 from ..stack import DIRECTIONS, ByName
 from .assemble import (
     Gradients,
+    OfParameters,
     collect,
-    euclidean_norm,
     explicit_gradients,
     output_adjoint,
     readout_gradients,
@@ -26,7 +26,7 @@ from .assemble import (
 
 
 @dataclass(frozen=True)
-class StackGradients(ByName):
+class StackGradients(ByName, OfParameters):
     """Gradient of a loss L of a stack.
 
     Attributes
@@ -60,9 +60,18 @@ class StackGradients(ByName):
             for part, direction in zip(row, DIRECTIONS, strict=False):
                 yield f"_l{layer}{direction}", part.parameters()
 
-    def norm(self) -> float:
-        """Euclidean norm over all parameters."""
-        return euclidean_norm(value for _, value in self.parameters())
+    def with_parameters(self, changes: Mapping[str, NDArray]) -> StackGradients:
+        """A copy in which the gradients of the named parameters are others."""
+        rows: list[tuple[Gradients, ...]] = []
+        rest: dict[str, Any] = dict(changes)
+        for layer, row in enumerate(self.layers):
+            parts = []
+            for part, direction in zip(row, DIRECTIONS, strict=False):
+                ending = f"_l{layer}{direction}"
+                own = {name: rest.pop(name + ending) for name, _ in part.parameters() if name + ending in rest}
+                parts.append(part.with_parameters(own))
+            rows.append(tuple(parts))
+        return dataclasses.replace(self, layers=tuple(rows), **rest)
 
 
 @state_adjoint.register

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from ..gradients.assemble import Gradients
+from ..gradients.assemble import Gradients, scaled_norm
 from ..network import Network
 
 
@@ -104,18 +104,18 @@ class Adam:
         return net.replace(**changes), dataclasses.replace(self, t=t, m=m, v=v)
 
 
-def clip_norm(grads: Gradients, c: float) -> Gradients:
+def clip_norm(grads: Any, c: float) -> Any:
     """g <- c g/||g|| where ||g|| >= c, over all parameters together (Pascanu, Mikolov & Bengio 2013, algorithm 1).
 
     Parameters
     ----------
-    grads : Gradients
+    grads : Gradients, StackGradients, BatchNormGradients or EncoderDecoderGradients
     c : float
         Threshold, > 0, in units of the gradient.
 
     Returns
     -------
-    Gradients
+    The same kind
         Parameters scaled; ``loss``, ``x``, ``s0`` and ``s`` as they were, since only parameters take a step.
 
     Raises
@@ -125,7 +125,7 @@ def clip_norm(grads: Gradients, c: float) -> Gradients:
     """
     c = _checks.number("c", c, 0.0, open_low=True)
     parameters = dict(grads.parameters())
-    top, relative = _norm(parameters.values())
+    top, relative = scaled_norm(parameters.values())
     if not np.isfinite(top):
         for name, g in parameters.items():
             _checks.finite(f"the gradient of {name}", g)
@@ -133,18 +133,9 @@ def clip_norm(grads: Gradients, c: float) -> Gradients:
     if top == 0 or relative < c / top:
         return grads
     scaled = {name: (g / g.dtype.type(top)) * g.dtype.type(c / relative) for name, g in parameters.items()}
-    return dataclasses.replace(grads, **scaled)
+    return grads.with_parameters(scaled)
 
 
 def cosine(progress: float) -> float:
     """Factor on the learning rate that falls from 1 to 0 as progress goes from 0 to 1 (Loshchilov & Hutter 2017)."""
     return 0.5 * (1 + float(np.cos(np.pi * progress)))
-
-
-def _norm(arrays: Iterable[NDArray]) -> tuple[float, float]:
-    """(largest entry, norm of everything divided by it)."""
-    arrays = list(arrays)
-    top = float(np.max([np.abs(g).max() for g in arrays if g.size], initial=0.0))  # a NaN stays one, unlike in max()
-    if top == 0 or not np.isfinite(top):
-        return top, 1.0
-    return top, float(np.sqrt(sum(float(np.sum(np.square(g / top, dtype=np.float64))) for g in arrays)))
