@@ -45,9 +45,14 @@ def test_bidirectional_stack(files, tmp_path):
     said = run(files, "both", tmp_path / "report")
     assert list(said["networks"]) == [f"layer {i}, {way}" for i in (0, 1) for way in ("forward", "backward")]
     assert "bidirectional 2-layer GRU" in said["title"] and "Each direction of each layer" in said["findings"][0]
-    for i in range(4):
-        assert (tmp_path / "report" / f"gradient_by_lag_{i}.svg").exists()
     stack, x = rg.load(files / "both.npz"), np.load(files / "x.npy")
+    parts = [one for row in rg.rollout(stack, x).layers for one in row]
+    for i, part in enumerate(parts):  # each section is about the direction that its name says
+        assert (tmp_path / "report" / f"gradient_by_lag_{i}.svg").exists()
+        drawn = np.load(tmp_path / "report" / f"gradient_map_{i}.npz")
+        first = int(drawn["first"])
+        own = rg.gradient_map(part, rg.losses.squared_error(0 * part.y), first=first)
+        np.testing.assert_array_equal(drawn["log_norm"], own.log_norm)
     with pytest.raises(ValueError, match=r"loss was given, but the stack runs in both directions"):
         rg.report(stack, x, tmp_path / "other", loss=rg.losses.squared_error(np.zeros((40, 2, 10), np.float32)))
     assert not (tmp_path / "other").exists()
