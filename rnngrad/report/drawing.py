@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-
-from .. import figures
 from .._results import Result
 from ..figures import style
+from ..figures.files import write
 from .measure import Measured
 
 
@@ -30,17 +26,7 @@ class Picture:
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write name.png, name.svg and name.npz; return what the page needs."""
-        files = {kind: f"{self.name}.{kind}" for kind in ("png", "svg", "npz")}
-        titles = []
-        with style.look():
-            figure = Figure(self.size, layout="constrained")
-            for part, ax in zip(self.parts, np.atleast_1d(figure.subplots(1, len(self.parts))), strict=True):
-                figures.plot(part, ax)
-                titles.append(ax.get_title(loc="left").replace("\n", " "))
-            figure.savefig(folder / files["png"])
-            figure.set_layout_engine("none")  # the layout found for the first format serves the second
-            figure.savefig(folder / files["svg"], metadata={"Date": None})
-        np.savez_compressed(folder / files["npz"], allow_pickle=False, **self.numbers())
+        files, titles = write(folder, self.name, self.parts, self.size)
         image = base64.b64encode((folder / files["png"]).read_bytes()).decode("ascii")
         return {
             "name": self.name,
@@ -50,12 +36,6 @@ class Picture:
             "files": files,
             "image": f"data:image/png;base64,{image}",
         }
-
-    def numbers(self) -> dict[str, NDArray]:
-        """The arrays drawn; of several parts, each under its number and a dot."""
-        if len(self.parts) == 1:
-            return self.parts[0].arrays()
-        return {f"{i + 1}.{name}": value for i, part in enumerate(self.parts) for name, value in part.arrays().items()}
 
 
 _LAG = """

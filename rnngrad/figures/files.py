@@ -1,0 +1,46 @@
+"""Write a figure as PNG and SVG with the numbers it shows beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .._results import Result
+from . import plot, style
+
+
+def write(
+    folder: Path, name: str, parts: Sequence[Result], size: tuple[float, float] = style.SIZE
+) -> tuple[dict[str, str], list[str]]:
+    """Draw results side by side as name.png and name.svg, save their arrays as name.npz.
+
+    Returns
+    -------
+    files : dict
+        File names by kind: png, svg, npz.
+    titles : list of str
+        What each part's title says.
+    """
+    files = {kind: f"{name}.{kind}" for kind in ("png", "svg", "npz")}
+    titles = []
+    with style.look():
+        figure = Figure(size, layout="constrained")
+        for part, ax in zip(parts, np.atleast_1d(figure.subplots(1, len(parts))), strict=True):
+            plot(part, ax)
+            titles.append(ax.get_title(loc="left").replace("\n", " "))
+        figure.savefig(folder / files["png"])
+        figure.set_layout_engine("none")  # the layout found for the first format serves the second
+        figure.savefig(folder / files["svg"], metadata={"Date": None})
+    np.savez_compressed(folder / files["npz"], allow_pickle=False, **numbers(parts))
+    return files, titles
+
+
+def numbers(parts: Sequence[Result]) -> dict[str, NDArray]:
+    """The arrays drawn; of several parts, each under its number and a dot."""
+    if len(parts) == 1:
+        return parts[0].arrays()
+    return {f"{i + 1}.{name}": value for i, part in enumerate(parts) for name, value in part.arrays().items()}

@@ -1,0 +1,28 @@
+"""What the experiments share: --seed, --out, and numbers and pictures written together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rnngrad._results import Result
+from rnngrad.figures import style
+from rnngrad.figures.files import write
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Parser with --seed and --out; ``description`` is the module's docstring."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seed", type=int, default=0, help="of every random number (default: %(default)s)")
+    made.add_argument(
+        "--out", type=Path, default=Path("figures"), help="folder, made if need be (default: %(default)s)"
+    )
+    return made
+
+
+def save(out: Path, name: str, parts: Sequence[Result], size: tuple[float, float] = style.SIZE) -> None:
+    """Write name.png, name.svg and name.npz into ``out``, and print what the figure says."""
+    out.mkdir(parents=True, exist_ok=True)
+    files, titles = write(out, name, parts, size)
+    print(*titles, f"wrote {', '.join(str(out / file) for file in files.values())}", sep="\n")
