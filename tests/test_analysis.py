@@ -1,4 +1,4 @@
-"""Bounds, spectra, saturation, memory and verdicts against closed forms and against what they claim."""
+"""Bounds, spectra and saturation against closed forms and against what they claim; every result saved and drawn."""
 
 import json
 
@@ -6,39 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from cases import CELLS, UNEVEN, make_case
+from systems import linear, orthogonal, probe, zero
 
 import rnngrad as rg
 from rnngrad import figures
-from rnngrad.analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict, words
+from rnngrad.analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict
 from rnngrad.losses import last_step, squared_error
 
 rng = np.random.default_rng(0)
-
-
-def linear(W, T=12, p=0, B=1):
-    """Trajectory of h = W h + x."""
-    n = len(W)
-    V = {"V": np.eye(p, n), "c": np.zeros(p)} if p else {}
-    net = rg.Network.from_parameters("linear", {"W": W[None], "U": np.eye(n)[None], "b": np.zeros((1, n)), **V})
-    return rg.rollout(net, np.random.default_rng(1).standard_normal((T, B, n)))
-
-
-def orthogonal(n, seed=0):
-    return np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
-
-
-def probe(traj):
-    """The loss 1/2 ||y||^2 of every step."""
-    return squared_error(np.zeros_like(traj.y))
-
-
-def zero(cell, n=3, T=8, forget=0.0):
-    """Trajectory of a cell with all weights zero."""
-    net = rg.Network.init(cell, 1, n, seed=0)
-    values = {name: np.zeros_like(value) for name, value in net.parameters.items()}
-    if cell == "lstm":
-        values["b"][net.cell.gates.index("f")] = forget
-    return rg.rollout(net.replace(**values), np.zeros((T, 1, 1)))
 
 
 # ---------------------------------------------------------------- bounds
@@ -311,196 +286,6 @@ def test_each_activation_has_its_own_flat_ends(activation):
     result = saturation.saturation(rg.rollout(net, np.array([-9.0, 0.1, 9.0])[:, None]))
     expected = {"logistic": (1, 1), "relu": (1, 0), "identity": (0, 0), "softplus": (1, 0)}[activation]
     np.testing.assert_allclose((3 * result.low[0, 0], 3 * result.high[0, 0]), expected)
-
-
-# ---------------------------------------------------------------- memory
-
-
-def test_horizon_of_an_exponential_decay():
-    """||dL_t/ds_{t-lag}|| = a^lag ||dL_t/ds_t||: below eps from the first lag beyond ln eps/ln a."""
-    a, T = 0.8, 60
-    traj = linear(a * orthogonal(4), T=T)
-    result = memory.memory_horizon(traj, probe(traj), eps=1e-3)
-    exact = int(np.floor(np.log(1e-3) / np.log(a))) + 1
-    times = result.times
-    np.testing.assert_array_equal(result.censored[0], times < exact)
-    np.testing.assert_array_equal(result.horizon[0], np.where(times < exact, times, exact))
-    assert result.median == exact and (result.quartiles == exact).all()
-
-
-def test_horizon_that_is_never_reached_is_reported_as_such():
-    traj = linear(orthogonal(4), T=30)
-    result = memory.memory_horizon(traj, probe(traj), times=[20, 30])
-    assert result.censored.all() and result.median == np.inf and result.longest == 30
-    assert result.horizon.tolist() == [[20, 30]]
-    assert json.loads(json.dumps(result.to_dict()))["median"] == "inf"
-
-
-def test_median_horizon_accounts_for_the_censored():
-    """Kaplan-Meier by hand: 3, 5, >5, 8, >8 → S(3) = 4/5, S(5) = 3/5, S(8) = 3/10."""
-    value, event = np.array([3.0, 5, 5, 8, 8]), np.array([True, True, False, True, False])
-    assert memory._survival_quantiles(value, event, (0.2, 0.3, 0.5, 0.75)) == [3, 5, 8, np.inf]
-
-
-@pytest.mark.parametrize("eps", [0.0, -1.0, 2.0, "x"])
-def test_eps_out_of_range_is_refused(eps):
-    traj = linear(orthogonal(2))
-    with pytest.raises(ValueError, match="eps"):
-        memory.memory_horizon(traj, probe(traj), eps)
-
-
-def test_lstm_with_zero_weights_forgets_at_the_rate_of_its_forget_gate():
-    """log||c -> c|| = lag ln s(1) exactly, and so do the unit's own leak and the slope of the chain."""
-    traj, rate = zero("lstm", T=40, forget=1.0), -np.log1p(np.exp(-1.0))
-    np.testing.assert_allclose(rate, -0.313262, atol=1e-6)
-    chain = rg.jacobian_chain(traj)
-    for lag in (1, 7, 40):
-        np.testing.assert_allclose(chain.log_norm(40, 40 - lag, block=("c", "c")), lag * rate)
-    constants = memory.time_constants(traj)
-    assert constants.state == "c"
-    np.testing.assert_allclose(constants.leak_tau, -1 / rate)
-    np.testing.assert_allclose(constants.chain_rate, rate)
-
-
-def test_gru_with_zero_weights_halves_its_state():
-    constants = memory.time_constants(zero("gru", T=20))
-    np.testing.assert_allclose(constants.chain_rate, -np.log(2))
-    np.testing.assert_allclose(constants.leak_rate, -np.log(2))
-
-
-def test_leaks_of_the_other_cells():
-    net = rg.Network.init("continuous", 1, 3, dt=0.2, tau=np.array([1.0, 2.0, 4.0]))
-    state, rate = memory.leak_rates(rg.rollout(net, np.zeros((4, 1, 1))))
-    assert state == "s"
-    np.testing.assert_allclose(rate, np.log([0.8, 0.9, 0.95]))
-    for cell in ("vanilla", "vanilla_s", "mrnn"):
-        assert memory.leak_rates(make_case(cell).traj)[1].size == 0
-
-
-def test_growth_has_no_time_constant_and_a_dead_chain_has_none_left():
-    constants = memory.time_constants(linear(1.2 * orthogonal(3), T=30))
-    np.testing.assert_allclose(constants.chain_rate, np.log(1.2))
-    assert constants.chain_tau == np.inf and np.isnan(constants.gradient_rate)
-    assert memory.time_constants(linear(np.zeros((2, 2)), T=8)).chain_rate == -np.inf
-
-
-# ---------------------------------------------------------------- verdict
-
-
-def judged(traj, **options):
-    return verdict.verdict(traj, squared_error(np.ones_like(traj.y)), **options)
-
-
-def random_input(net, T=150, scale=1.0):
-    return rg.rollout(net, scale * np.random.default_rng(2).standard_normal((T, 2, net.m)))
-
-
-def kinds(result):
-    return [remedy.kind for remedy in result.remedies]
-
-
-def test_orthogonal_linear_network_is_healthy():
-    result = judged(linear(orthogonal(5), T=150))
-    assert result.label == "healthy" and not result.remedies
-    assert "arrives" in result.summary
-
-
-def test_contracting_network_vanishes_and_is_told_that_no_input_can_help():
-    net = rg.Network.init("vanilla", 3, 8, 2, seed=0)
-    result = judged(random_input(net.replace(W=0.7 * net.W)))
-    assert result.label == "vanishing"
-    assert any("cannot grow" in reason for reason in result.reasons)
-    assert {"initialization", "architecture", "window"} <= set(kinds(result))
-    assert result.numbers["target_lam"] == 1
-
-
-def test_saturated_network_vanishes_because_of_its_inputs():
-    net = rg.Network.init("vanilla", 3, 16, 2, seed=0)
-    result = judged(random_input(net, scale=20.0))
-    assert result.label == "vanishing" and kinds(result)[0] == "inputs"
-    assert result.numbers["saturated"] > verdict.SATURATED
-
-
-def test_expanding_network_explodes_and_is_told_to_clip():
-    for traj in (linear(1.2 * orthogonal(5), T=150), linear(2.0 * orthogonal(5), T=30)):
-        result = judged(traj)
-        assert result.label == "exploding" and kinds(result)[0] == "clip"
-        growth_per_step = np.linalg.norm(traj.net.W[0], 2)
-        assert result.numbers["grown_lag"] == np.ceil(np.log(verdict.GROWN) / np.log(growth_per_step))
-
-
-def test_chaotic_network_explodes():
-    net = rg.Network.init("vanilla", 3, 64, 2, scheme="gaussian", gain=3.0, seed=0)
-    result = judged(random_input(net, scale=0.1))
-    assert result.label == "exploding" and result.numbers["lam"] > 5
-
-
-def test_forgetful_lstm_vanishes_and_the_advised_bias_mends_it():
-    net = rg.Network.init("lstm", 3, 16, 2, forget_bias=0.0, seed=0)
-    net = net.replace(W=0.05 * net.W, U=0.05 * net.U)
-    result = judged(random_input(net))
-    assert result.label == "vanishing" and kinds(result)[0] == "gate bias"
-    b = net.b.copy()
-    b[net.cell.gates.index("f")] += result.numbers["gate_shift"] + 1
-    mended = judged(random_input(net.replace(b=b)))
-    assert mended.label == "healthy"
-
-
-def test_the_wanted_lag_decides():
-    traj = linear(0.9 * orthogonal(4), T=150)
-    assert judged(traj, wanted=20).label == "healthy"
-    assert judged(traj, wanted=100).label == "vanishing"
-    with pytest.raises(ValueError, match="wanted"):
-        judged(traj, wanted=151)
-
-
-def test_a_reach_that_does_not_get_there_is_refused():
-    traj = linear(orthogonal(3), T=20)
-    loss = squared_error(np.zeros_like(traj.y), weights=np.arange(20) < 5)
-    measured = reach.gradient_reach(traj, loss)
-    with pytest.raises(ValueError, match="no reference step"):
-        verdict.verdict(traj, loss, reach=measured, wanted=9)
-
-
-def test_dead_relu_network_has_exactly_no_gradient():
-    net = rg.Network.init("vanilla", 1, 4, activation="relu", seed=0)
-    traj = rg.rollout(net.replace(b=np.full((1, 4), -9.0)), np.zeros((30, 1, 1)))
-    result = judged(traj)
-    assert result.label == "vanishing" and "exactly 0" in result.summary
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_every_number_of_a_verdict_is_among_its_numbers(cell):
-    """Each number in the text is one of ``numbers`` or ``thresholds``, as the text writes it."""
-    import re
-
-    for scale in (0.5, 2.0):
-        result = judged(make_case(cell, n=8, T=60, scale=scale).traj)
-        values = [*result.numbers.values(), *result.thresholds.values()]
-        known = {words.short(v) for v in values} | {words.factor(v).lstrip("×") for v in values}
-        known |= {f"{v:.0f}" for v in values} | {f"{v:g}" for v in values} | {"1"}  # "1 - alpha"
-        for number in re.findall(r"(?<![\w.])\d[\d.]*(?:e[+-]?\d+)?", str(result)):
-            assert number.rstrip(".") in known, (number, str(result))
-
-
-def test_verdict_of_a_users_system():
-    system = rg.System(lambda s, x, p: (1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]), n_state=2, params=[1.4, 0.3])
-    result = judged(rg.rollout(system, steps=200))
-    assert result.label == "exploding" and kinds(result) == ["clip", "window"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.99954, "0.99954"), (1.0046, "1.0046"), (1.0, "1"), (0.5, "0.5"), (1234.5, "1234"), (3.2e-7, "3.2e-07")],
-)
-def test_numbers_in_prose(value, text):
-    assert words.short(value) == text
-
-
-def test_factors_in_prose_are_right_beyond_floats():
-    assert words.factor(-2000.0) == "×2.6e-869"
-    assert words.factor(np.log(9.96) - 20 * np.log(10)) == "×1.0e-19"
-    assert words.factor(-np.inf) == "exactly 0"
 
 
 # ---------------------------------------------------------------- every result: plain data, files, figures
