@@ -21,8 +21,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def save(out: Path, name: str, parts: Sequence[Result], size: tuple[float, float] = style.SIZE) -> None:
+def save(
+    out: Path,
+    name: str,
+    parts: Sequence[Result],
+    size: tuple[float, float] = style.SIZE,
+    columns: int | None = None,
+) -> None:
     """Write name.png, name.svg and name.npz into ``out``, and print what the figure says."""
     out.mkdir(parents=True, exist_ok=True)
-    files, titles = write(out, name, parts, size)
+    files, titles = write(out, name, parts, size, columns)
     print(*titles, f"wrote {', '.join(str(out / file) for file in files.values())}", sep="\n")

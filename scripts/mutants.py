@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = [  # the quick ones first: most mutants die there
     "tests/test_cells.py",
     "tests/test_losses.py",
+    "tests/test_bounds.py",
     "tests/test_system.py",
     "tests/test_rollout.py",
     "tests/test_gradients_agree.py",
@@ -159,6 +160,17 @@ MUTANTS = [
     ("rtrl: gradient one step early", "gradients/rtrl.py", "            v = out[0]\n            total", "            total"),
     ("explicit: inner part dropped", "dynamics/jacobian.py", "da += dq[..., None, :] * self.inner_a[at]", "pass"),
     ("gradients: W and its transpose", "gradients/assemble.py", "reshape(recurrent, n, n),", "reshape(recurrent, n, n).swapaxes(1, 2),"),
+    # bounds
+    ("bounds: blocks multiplied in the wrong order", "analysis/step_bounds.py", "new = product[r:] @ blocks[times[r:] - lag]", "new = blocks[times[r:] - lag] @ product[r:]"),
+    ("bounds: blocks of the step after", "analysis/step_bounds.py", "blocks[times[r:] - lag]", "blocks[np.minimum(times[r:] - lag + 1, len(blocks) - 1)]"),
+    ("bounds: only the first gate counted", "analysis/step_bounds.py", "sigma_max(one) for one in W]", "sigma_max(W[0]) for one in W]"),
+    ("bounds: gates not added", "analysis/step_bounds.py", "    return np.minimum(by_gate, pointwise_norm(partial[..., None, :, :]) * sigma_max(W))", "    return np.minimum(by_gate, np.abs(partial).max(axis=(-2, -1)) * sigma_max(W))"),
+    ("bounds: inner partial of the states dropped", "analysis/step_bounds.py", "p = _largest(factors.inner_s) + ", "p = 0 * _largest(factors.inner_s) + "),
+    ("bounds: largest blocks of the first step", "analysis/step_bounds.py", "largest = np.max(np.where(ended[..., None, None], 0, blocks), axis=0)", "largest = blocks[0]"),
+    ("bounds: exponent of block products lost", "analysis/step_bounds.py", "exponent[r:] += shift", "exponent[r:] += 0 * shift"),
+    ("bounds: squares underflow", "analysis/step_bounds.py", "np.abs(p).max(axis=(-3, -2, -1), initial=0)", "1 + 0 * np.abs(p).max(axis=(-3, -2, -1), initial=0)"),
+    ("bounds: padded steps count", "analysis/bounds.py", "np.minimum(np.arange(T + 1), lengths[:, None])", "np.minimum(np.arange(T + 1), T + 0 * lengths[:, None])"),
+    ("bounds: tightness of a loose bound", "analysis/bounds.py", "np.fmin(np.fmin(self.log_product, self.log_upper), self.log_block)", "self.log_upper"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Bounds, spectra and saturation against closed forms and against what they claim; every result saved and drawn."""
+"""Spectra and saturation against closed forms and against what they claim; every result saved and drawn."""
 
 import json
 
@@ -10,112 +10,10 @@ from systems import linear, orthogonal, probe, zero
 
 import rnngrad as rg
 from rnngrad import figures
-from rnngrad.analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict
+from rnngrad.analysis import growth, memory, products, reach, saturation, spectra, step_bounds, verdict
 from rnngrad.losses import last_step, squared_error
 
 rng = np.random.default_rng(0)
-
-
-# ---------------------------------------------------------------- bounds
-
-
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_bounds_hold(cell, scale):
-    """lower <= measured <= product <= partials (<= gamma lambda), for every pair, padded steps included."""
-    traj = make_case(cell, n=5, T=9, lengths=UNEVEN, scale=scale).traj
-    result = bounds.growth_bounds(traj)
-    pairs = np.broadcast_to(np.tri(10, dtype=bool), (3, 10, 10))
-    assert not np.isnan(result.log_measured[pairs]).any() and np.isnan(result.log_measured[~pairs]).all()
-    chain = [result.log_lower, result.log_measured, result.log_product, result.log_upper]
-    if not np.isnan(result.log_gamma_lambda[pairs]).any():
-        chain.append(result.log_gamma_lambda)
-    for below, above in zip(chain, chain[1:]):
-        assert (below[pairs] <= above[pairs] + 1e-9).all()
-    np.testing.assert_allclose(result.log_measured, rg.jacobian_chain(traj).log_norms(), rtol=1e-9, atol=1e-9)
-    assert (result.log_tightness[pairs] >= -1e-9).all()
-
-
-def test_gamma_lambda_only_for_one_activation_around_one_matrix():
-    for cell in CELLS:
-        known = not np.isnan(bounds.step_bounds(make_case(cell).traj).log_a_priori).any()
-        assert known == (cell in ("vanilla", "linear", "vanilla_s", "continuous"))
-
-
-def test_gamma_of_the_logistic_is_a_quarter():
-    traj = make_case("vanilla", "logistic", n=6, T=7).traj
-    steps = bounds.step_bounds(traj)
-    assert steps.gamma == 0.25
-    np.testing.assert_allclose(steps.log_a_priori, np.log(0.25 * np.linalg.norm(traj.net.W[0], 2)))
-
-
-def test_continuous_rate_is_one_minus_alpha_plus_alpha_gamma_lambda():
-    net = rg.Network.init("continuous", 1, 4, dt=0.2, tau=1.0, seed=3)
-    steps = bounds.step_bounds(rg.rollout(net, np.zeros((5, 1, 1))))
-    np.testing.assert_allclose(np.exp(steps.log_a_priori), 0.8 + 0.2 * np.linalg.norm(net.W[0], 2))
-
-
-def test_orthogonal_w_every_bound_is_tight():
-    traj = linear(orthogonal(6), T=40)
-    result = bounds.growth_bounds(traj)
-    pairs = np.tri(41, dtype=bool)
-    for value in (result.log_lower, result.log_measured, result.log_product, result.log_upper, result.log_gamma_lambda):
-        np.testing.assert_allclose(value[0][pairs], 0, atol=1e-12)
-
-
-def test_normal_w_norm_is_the_spectral_radius_to_the_lag():
-    Q = orthogonal(5)
-    W = Q @ np.diag([0.9, -0.7, 0.5, 0.2, -0.1]) @ Q.T
-    result = bounds.growth_bounds(linear(W), times=[12])
-    np.testing.assert_allclose(result.log_measured[0, 12], np.log(0.9) * np.arange(12, -1, -1), atol=1e-12)
-    assert np.isnan(result.log_measured[0, 11]).all()
-
-
-def test_non_normal_w_violates_the_eigenvalue_rate_and_obeys_the_singular_value_bound():
-    """The folklore's eigenvalue "bound" is an asymptotic rate."""
-    W = np.array([[0.9, 10.0], [0.0, 0.9]])
-    result = bounds.growth_bounds(linear(W, T=10))
-    rate = result.steps.log_eigen_rate
-    np.testing.assert_allclose(rate, np.log(0.9))
-    measured = result.log_measured[0, 10, 0]
-    np.testing.assert_allclose(measured, np.log(np.linalg.norm(np.linalg.matrix_power(W, 10), 2)))
-    assert measured > 10 * rate + 4
-    assert measured <= result.log_gamma_lambda[0, 10, 0]
-    np.testing.assert_allclose(result.log_gamma_lambda[0, 10, 0], 10 * np.log(np.linalg.norm(W, 2)))
-
-
-def test_bounds_of_a_zero_matrix_are_minus_infinity():
-    result = bounds.growth_bounds(linear(np.zeros((3, 3)), T=3))
-    for value in (result.log_lower, result.log_measured, result.log_product, result.log_upper, result.log_gamma_lambda):
-        assert value[0, 2, 2] == 0
-        assert value[0, 2, 0] == -np.inf
-
-
-def test_bounds_of_a_users_system_are_products_of_its_norms():
-    system = rg.System(lambda s, x, p: (1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]), n_state=2, params=[1.4, 0.3])
-    result = bounds.growth_bounds(rg.rollout(system, steps=20))
-    pairs = np.tri(21, dtype=bool)
-    np.testing.assert_array_equal(result.log_upper[0][pairs], result.log_product[0][pairs])
-    assert (result.log_measured[0][pairs] <= result.log_product[0][pairs] + 1e-9).all()
-
-
-def test_lower_bounds_are_left_out_on_request():
-    result = bounds.growth_bounds(linear(orthogonal(3), T=4), lower=False)
-    off_diagonal = np.tri(5, k=-1, dtype=bool)
-    assert np.isnan(result.log_lower[0][off_diagonal]).all() and np.isnan(result.log_product[0][off_diagonal]).all()
-
-
-def test_bounds_of_a_long_record_neither_overflow_nor_underflow():
-    for factor in (0.1, 10.0):
-        result = bounds.growth_bounds(linear(factor * orthogonal(3), T=300), times=[300])
-        for value in (result.log_measured, result.log_upper, result.log_product, result.log_lower):
-            np.testing.assert_allclose(value[0, 300, 0], 300 * np.log(factor), rtol=1e-12)
-
-
-@pytest.mark.parametrize("times", [[13], [-1], [], [[1]], [0.5]])
-def test_reference_times_out_of_range_are_refused(times):
-    with pytest.raises(ValueError, match="time|t is"):
-        bounds.growth_bounds(linear(orthogonal(2)), times=times)
 
 
 # ---------------------------------------------------------------- products and reach
@@ -295,12 +193,12 @@ def results(traj):
     loss = probe(traj)
     gradient = reach.gradient_reach(traj, loss)
     chain = products.singular_values(traj)
-    steps = bounds.step_bounds(traj)
+    steps = step_bounds.step_bounds(traj)
     constants = memory.time_constants(traj, reach=gradient, chain=chain)
     horizon = memory.horizon(gradient)
     by_lag = growth.growth_by_lag(gradient, chain, steps, constants, horizon)
     return [
-        bounds.growth_bounds(traj),
+        rg.growth_bounds(traj),
         gradient,
         reach.gradient_map(traj, loss),
         chain,
@@ -345,7 +243,7 @@ def test_gradient_flow_can_be_drawn_too():
 
 
 def test_results_are_frozen():
-    result = bounds.growth_bounds(linear(orthogonal(2)))
+    result = rg.growth_bounds(linear(orthogonal(2)))
     with pytest.raises(AttributeError):
         result.log_upper = None
 
@@ -354,7 +252,7 @@ def test_results_are_frozen():
 def test_bounds_and_products_of_a_large_float32_network():
     net = rg.Network.init("lstm", 8, 128, seed=0, dtype="float32")
     traj = rg.rollout(net, rng.standard_normal((60, 1, 8)).astype(np.float32))
-    result = bounds.growth_bounds(traj, times=[60], lower=False)
+    result = rg.growth_bounds(traj, times=[60], lower=False)
     row = result.log_measured[0, 60]
     assert (row <= result.log_upper[0, 60] + 1e-4).all()
     chain = products.singular_values(traj, lags=[60])

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._results import Result
-from .bounds import StepBounds
 from .memory import MemoryHorizon, TimeConstants
 from .products import SingularValues, quantiles
 from .reach import GradientReach
+from .step_bounds import StepBounds, log_ratio
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -31,8 +31,11 @@ class GrowthByLag(Result):
     chain_lags, chain : ndarray (K,), (3, K)
         log||Phi(t, t-lag)||_2, the same quantiles over its own reference steps.
     factored, product, a_priori : ndarray (L,)
-        Bounds of ||Phi||: from the measured partials, from the norms ||J_j|| (medians over the chain's reference
-        steps; NaN where those norms were too dear), and (gamma lambda)^lag.
+        Bounds of ||Phi||: from the measured partials (the smaller of the product of per-step bounds and the block
+        bound), from the norms ||J_j|| (medians over the chain's reference steps; NaN where those norms were too dear),
+        and (gamma lambda)^lag.
+    tightness : ndarray (K,)
+        log(bound/||Phi||) at the chain's lags, of the smallest of these bounds, the median over its reference steps.
     eigen_rate : ndarray (L,)
         (gamma rho)^lag, a rate and not a bound.
     leak : ndarray (L,)
@@ -51,6 +54,7 @@ class GrowthByLag(Result):
     a_priori: NDArray[np.float64]
     eigen_rate: NDArray[np.float64]
     leak: NDArray[np.float64]
+    tightness: NDArray[np.float64]
     eps: float
     horizon: float
     longest: float
@@ -63,6 +67,7 @@ class GrowthByLag(Result):
         out |= {name: getattr(self, name)[i] for name in ("factored", "product", "a_priori", "eigen_rate", "leak")}
         at = np.flatnonzero(self.chain_lags == lag)
         out["chain_median"] = self.chain[1, at[0]] if at.size else np.nan
+        out["tightness"] = self.tightness[at[0]] if at.size else np.nan
         return {name: float(value) for name, value in out.items()}
 
 
@@ -77,10 +82,14 @@ def growth_by_lag(
     """Put the results of one trajectory side by side, by lag; ``log_norms`` are ln||J_t|| (T, B), if there are any."""
     lags = reach.lags
     empty = np.full(bounds.log_factored.shape, np.nan)
+    by_block = bounds.block_bound(chain.times, int(lags[-1]))
     # a user's system has no W, and its per-step bound is ||J|| again
-    factored = bounds.over(empty if np.isnan(bounds.lam) else bounds.log_factored, chain.times, lags)
+    by_step = bounds.over(empty if np.isnan(bounds.lam) else bounds.log_factored, chain.times, lags)
+    factored = np.minimum(by_step, by_block[:, :, lags])
     product = bounds.over(empty if log_norms is None else log_norms, chain.times, lags)
     a_priori = bounds.over(bounds.log_a_priori, chain.times, lags)
+    at = np.searchsorted(lags, chain.lags)
+    best = np.fmin(np.fmin(factored, product), a_priori)[:, :, at]
     longest = float(constants.leak_rate.max()) if constants.leak_rate.size else np.nan
     return GrowthByLag(
         lags=lags,
@@ -93,6 +102,7 @@ def growth_by_lag(
         a_priori=quantiles(a_priori, (0.5,))[0],
         eigen_rate=_line(bounds.log_eigen_rate, lags),
         leak=_line(longest, lags),
+        tightness=quantiles(log_ratio(best, chain.log_norm), (0.5,))[0],
         eps=memory.eps,
         horizon=memory.median,
         longest=memory.longest,

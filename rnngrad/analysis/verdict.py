@@ -20,11 +20,11 @@ from .._results import Result
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
 from ..network import Network
-from .bounds import StepBounds, step_bounds
 from .memory import horizon, leak_rates
 from .reach import GradientReach, gradient_reach, steps_with_loss
 from .remedies import Remedy, against_explosion, against_vanishing, leak_words
 from .saturation import Saturation, saturation
+from .step_bounds import StepBounds, step_bounds
 from .words import factor, short
 
 WANTED = 100  # steps that a gradient should travel when nobody says how many

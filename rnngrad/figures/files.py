@@ -14,9 +14,15 @@ from . import plot, style
 
 
 def write(
-    folder: Path, name: str, parts: Sequence[Result], size: tuple[float, float] = style.SIZE
+    folder: Path,
+    name: str,
+    parts: Sequence[Result],
+    size: tuple[float, float] = style.SIZE,
+    columns: int | None = None,
 ) -> tuple[dict[str, str], list[str]]:
     """Draw results side by side as name.png and name.svg, save their arrays as name.npz.
+
+    With ``columns`` they fill rows of so many panels.
 
     Returns
     -------
@@ -29,7 +35,11 @@ def write(
     titles = []
     with style.look():
         figure = Figure(size, layout="constrained")
-        for part, ax in zip(parts, np.atleast_1d(figure.subplots(1, len(parts))), strict=True):
+        across = len(parts) if columns is None else columns
+        axes = np.ravel(figure.subplots(-(-len(parts) // across), across))
+        for ax in axes[len(parts) :]:
+            ax.set_visible(False)
+        for part, ax in zip(parts, axes[: len(parts)], strict=True):
             plot(part, ax)
             titles.append(ax.get_title(loc="left").replace("\n", " "))
         figure.savefig(folder / files["png"])

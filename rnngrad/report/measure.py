@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._blas import one_blas_thread
 from .._results import Result
-from ..analysis import bounds, growth, memory, products, reach, saturation, spectra, verdict
+from ..analysis import growth, memory, products, reach, saturation, spectra, step_bounds, verdict
 from ..analysis.memory import MemoryHorizon, TimeConstants
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
@@ -128,7 +128,7 @@ def _multiplications(net: Any) -> int:
 
 def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any]) -> Measured:
     net = traj.net
-    limits = bounds.step_bounds(traj)
+    limits = step_bounds.step_bounds(traj)
     tick(0.1)
     gradient = reach.gradient_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
     tick(0.25)
@@ -141,7 +141,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
     local = spectra.jacobian_spectrum(traj, times=settings.jacobian_times) if settings.jacobian_times.size else None
     tick(0.9)
     flat = saturation.saturation(traj) if isinstance(net, Network) else None
-    norms = bounds.step_norms(traj)[0] if _SVD * traj.T * traj.B * net.N**3 <= _NORMS_COST else None
+    norms = step_bounds.step_norms(traj)[0] if _SVD * traj.T * traj.B * net.N**3 <= _NORMS_COST else None
     layers = None
     if isinstance(net, Stack) and len(net.layers) > 1:
         layers = reach.layer_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)

@@ -34,7 +34,7 @@ NAMES = {
 }
 _COLUMNS = (
     *("gradient_median", "gradient_low", "gradient_high", "chain_median"),
-    *("a_priori", "factored", "product", "eigen_rate", "leak"),
+    *("a_priori", "factored", "product", "tightness", "eigen_rate", "leak"),
 )
 _TABLE_LAGS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 600)
 

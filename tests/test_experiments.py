@@ -1,0 +1,38 @@
+"""The scripts: each runs at a tiny size, and the numbers beside its picture are those it claims."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """``run(name, *arguments)``: the arrays that scripts/name.py writes; the picture must be there too."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def runner(name, *arguments):
+        importlib.import_module(name).main([*map(str, arguments), "--out", str(tmp_path)])
+        assert {file.suffix for file in tmp_path.glob(f"{name}.*")} == {".png", ".svg", ".npz"}
+        with np.load(tmp_path / f"{name}.npz", allow_pickle=False) as file:
+            return dict(file)
+
+    yield runner
+    for name in {path.stem for path in SCRIPTS.glob("*.py")}:
+        sys.modules.pop(name, None)
+
+
+def test_bound_against_truth(run, capsys):
+    arrays = run("bound_against_truth", "--cells", "lstm", "--units", 4, "--steps", 12)
+    measured, best = arrays["1.log_measured"][0, 12], arrays["1.log_block"][0, 12]
+    assert (measured <= best + 1e-12).all()
+    W = np.array([[0.9, 10.0], [0.0, 0.9]])
+    truth = [np.log(np.linalg.norm(np.linalg.matrix_power(W, 12 - k), 2)) for k in range(13)]
+    np.testing.assert_allclose(arrays["2.log_measured"][0, 12], truth, atol=1e-12)
+    np.testing.assert_allclose(arrays["2.steps.log_eigen_rate"], np.log(0.9))
+    excess = np.max((np.array(truth) - np.log(0.9) * np.arange(12, -1, -1)) / np.log(10))
+    assert f"exceeded by up to {excess:.3g} decades" in capsys.readouterr().out
