@@ -48,6 +48,7 @@ _NAMES = {
     "singular_values": "analysis.products",
     "weight_spectrum": "analysis.spectra",
     "jacobian_spectrum": "analysis.spectra",
+    "truncation_bias": "analysis.truncation",
     "verdict": "analysis.verdict",
     "fit": "training.fit",
     "teacher_forcing": "training.teacher_forcing",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from .analysis.reach import gradient_map, gradient_reach, layer_reach
     from .analysis.saturation import saturation
     from .analysis.spectra import jacobian_spectrum, weight_spectrum
+    from .analysis.truncation import truncation_bias
     from .analysis.verdict import verdict
     from .batchnorm import BatchNormLSTM
     from .cells import CELLS

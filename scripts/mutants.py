@@ -41,6 +41,9 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_teacher_forcing.py",
     "tests/test_batchnorm.py",
     "tests/test_interop_stacks.py",
+    "tests/test_truncation_bias.py",
+    "tests/test_memory_horizon.py",
+    "tests/test_verdict.py",
 ]
 
 #: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
@@ -154,8 +157,15 @@ MUTANTS = [
     # gradients and losses
     ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),
     ("loss: squared error without 1/2", "losses.py", "return 0.5 * np.einsum", "return 1.0 * np.einsum"),
-    ("truncated: window one too long", "gradients/truncated.py", "for d in range(min(k2, T)):", "for d in range(min(k2 + 1, T)):"),
+    ("truncated: window one too long", "gradients/truncated.py", "for d in range(done, min(window, T)):", "for d in range(done, min(window + 1, T)):"),
     ("truncated: segment loses its last loss", "gradients/truncated.py", "injected = at > starts", "injected = at > starts + 1"),
+    ("truncated: a walk that goes on repeats a step", "gradients/truncated.py", "done = max(done, min(window, T))", "done = max(done, min(window, T) - 1)"),
+    ("truncated: what arrives at s_0 is lost", "gradients/truncated.py", "G[0] += y[0]", "G[0] += 0 * y[0]"),
+    ("truncation: bias relative to the truncated gradient", "analysis/truncation.py", "np.sqrt(gap / full)", "np.sqrt(gap / own)"),
+    ("truncation: smallest window that is good, not from which on", "analysis/truncation.py", "            break\n        smallest = window", "            continue\n        smallest = window"),
+    ("truncation: the search stops one short", "analysis/truncation.py", "np.arange(failing[-1] + 1, first)", "np.arange(failing[-1] + 2, first)"),
+    ("truncation: cosine of squares", "analysis/truncation.py", "inner / np.sqrt(own * full)", "inner / (own * full)"),
+    ("truncation: readout counted although left out", "analysis/truncation.py", "sum(sums[name] for name in self.chosen)", "sum(sums[name] for name in sums)"),
     ("flow: rows of later steps lost", "gradients/flow.py", "np.count_nonzero(live + 1 >= k)", "np.count_nonzero(live + 1 > k)"),
     ("rtrl: gradient one step early", "gradients/rtrl.py", "            v = out[0]\n            total", "            total"),
     ("explicit: inner part dropped", "dynamics/jacobian.py", "da += dq[..., None, :] * self.inner_a[at]", "pass"),

@@ -20,6 +20,7 @@ _DRAWN_BY = {
     "SingularValues": "singular_values",
     "Saturation": "saturation",
     "Verdict": "verdict",
+    "TruncationBias": "truncation",
     "Comparison": "comparison",
     "Forecast": "forecast",
     "TrainingCurves": "training",

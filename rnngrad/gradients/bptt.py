@@ -18,7 +18,7 @@ from ..kernels import backend as find_backend
 from ..losses import Loss
 from .assemble import Gradients, evaluate, explicit_gradients, output_adjoint, readout_gradients, recurrent_gradients
 from .stack import StackGradients
-from .truncated import truncated_bptt, windowed_adjoints
+from .truncated import full_adjoints, truncated_bptt
 
 
 @functools.singledispatch
@@ -68,7 +68,7 @@ def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None =
         if last is not None:
             direct[-1] += last
         jacobians = local_jacobians(traj)
-        G = windowed_adjoints(jacobians, direct, traj.T, traj.T)
+        G = full_adjoints(jacobians, direct)
         return Gradients(loss=0.0, s=G, s0=G[0], **explicit_gradients(traj, jacobians, G[1:]))
     gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
     gs[-1] = 0 if last is None else last

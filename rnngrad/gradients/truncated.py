@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.scaled import scaled
 from ..losses import Loss
 from .assemble import collect, evaluate, explicit_gradients, state_adjoint
 
@@ -52,17 +52,36 @@ def truncated_bptt(
     assert k1 is not None and k2 is not None
     k1 = _checks.integer("k1", k1, 1)
     k2 = _checks.integer("k2", k2, k1)
+    return next(truncated_gradients(traj, loss, [k2], k1=k1))[1]
+
+
+def truncated_gradients(traj: Any, loss: Loss, windows: Sequence[int], *, k1: int = 1) -> Iterator[tuple[int, Any]]:
+    """(k2, gradients of :func:`truncated_bptt` with k1 and k2) for ascending windows k2, all from one walk back.
+
+    g_w is the sum of all pieces (t, k) with t - k < w, so each window starts from the one before. Costs one product
+    with the Jacobians for every segment and step walked, T/k1 times the largest window in all, and per window the
+    explicit gradients of one backward pass. The arrays are used again for the next window: copy what is to stay.
+    """
     value = evaluate(traj, loss)
     jacobians = local_jacobians(traj)
-    G = windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, k2)
-    return collect(traj, value, G, explicit_gradients(traj, jacobians, G[1:]))
+    for window, G in windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, windows):
+        yield window, collect(traj, value, G, explicit_gradients(traj, jacobians, G[1:]))
 
 
-def windowed_adjoints(jacobians: Any, direct: NDArray, k1: int, k2: int) -> NDArray:
-    """Sum over segments of the adjoint each one carries to step k, (T+1, B, S, n).
+def full_adjoints(jacobians: Any, direct: NDArray) -> NDArray:
+    """Adjoints of every step (T+1, B, S, n), nothing cut: one segment over the whole sequence."""
+    T = len(direct)
+    return next(windowed_adjoints(jacobians, direct, T, [T]))[1]
 
-    All segments step back together: after d steps the segment that ends at t stands at t - d. Rows of different times
-    meet the flattened Jacobians, so one product with W serves them all.
+
+def windowed_adjoints(
+    jacobians: Any, direct: NDArray, k1: int, windows: Sequence[int]
+) -> Iterator[tuple[int, NDArray]]:
+    """(k2, sum over segments of the adjoint each one carries to step k, (T+1, B, S, n)) for ascending k2.
+
+    All segments step back together: after d steps the segment that ends at t stands at t - d, and what was summed up
+    to then is the answer for k2 = d. Rows of different times meet the flattened Jacobians, so one product with W
+    serves them all. The array is the same one every time.
     """
     T, B, S, n = direct.shape
     flat = jacobians.flattened()
@@ -70,22 +89,25 @@ def windowed_adjoints(jacobians: Any, direct: NDArray, k1: int, k2: int) -> NDAr
     starts = np.concatenate([[0], ends[:-1]])  # a segment carries the losses of steps starts+1 … ends
     G = np.zeros((T + 1, B, S, n), direct.dtype)
     y = np.zeros((len(ends), B, S, n), direct.dtype)
-    for d in range(min(k2, T)):
-        at = ends - d  # step where each segment stands now
-        G[0] += y[at == 0].sum(axis=0)
-        alive = at >= 1
-        at, y = at[alive], y[alive]
-        ends, starts = ends[alive], starts[alive]
-        injected = at > starts
-        y[injected] += direct[at[injected] - 1]
-        np.add.at(G, at, y)
-        sample = ((at - 1)[:, None] * B + np.arange(B)).ravel()
-        rows = y.reshape(-1, S, n)
-        y = _one_step(flat, rows, sample).reshape(y.shape)
-    G[0] += y[ends - min(k2, T) == 0].sum(axis=0)
-    return G
+    done = 0
+    for window in windows:
+        for d in range(done, min(window, T)):
+            at = ends - d  # step where each segment stands now
+            injected = at > starts
+            if injected.any():
+                y[injected] += direct[at[injected] - 1]
+            G[slice(at[0], T + 1 - d) if k1 == 1 else at] += y
+            sample = ((at - 1)[:, None] * B + np.arange(B)).ravel()
+            y = _one_step(flat, y.reshape(-1, S, n), sample).reshape(y.shape)
+            if at[0] == 1:
+                G[0] += y[0]
+                ends, starts, y = ends[1:], starts[1:], y[1:]
+        done = max(done, min(window, T))
+        yield window, G
 
 
 def _one_step(flat: Any, rows: NDArray, sample: NDArray) -> NDArray:
-    out, exponents = flat.adjoint(*scaled(rows), sample, 1, 1)
+    out, exponents = flat.adjoint(rows, np.zeros(len(rows), np.int64), sample, 1, 1)
+    if not exponents.any():
+        return out[0]
     return np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])
