@@ -138,8 +138,8 @@ def truncation_bias(
         if not given:
             first = _smallest(rows, criterion, wanted)
             failing = [w for w in windows if w < first]
-            between = np.arange(failing[-1] + 1, first) if failing else []
-            if len(between):
+            between = range(int(failing[-1]) + 1, int(min(first, traj.T))) if failing else range(0)
+            if between:
                 rows |= dict(_compared(traj, loss, between, k1, full))
     listed = sorted(rows)
     table = {name: np.array([rows[w][name] for w in listed]) for name in rows[listed[0]]}  # (L, 3) each
@@ -201,7 +201,7 @@ class _Full:
             g, full = np.divide(g, self.top, dtype=np.float64).ravel(), self.scaled[name]
             gap = g - full
             sums[name] = np.array([gap @ gap, g @ full, g @ g, self.squares[name]])
-        sums[""] = sum(sums[name] for name in self.chosen)
+        sums[""] = np.sum([sums[name] for name in self.chosen], axis=0)
         return {name: self._row(*values) for name, values in sums.items()}
 
     def _row(self, gap: float, inner: float, own: float, full: float) -> tuple[float, float, float]:
