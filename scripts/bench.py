@@ -7,7 +7,8 @@
 The contenders take turns of a tenth of a second, round after round, so that a drift of the machine's speed meets all
 of them alike; the first call of a turn is not timed, and the median of the others is kept. BPTT rows include the
 forward pass and give the gradients of all parameters and of x; chain rows give dh_T/dh_k for every k, forward pass
-included. Peers that are not installed are left out and named.
+included; flow rows give log||dL_t/ds_k|| for every pair (t, k), beside one backward pass of our own per t. Peers that
+are not installed are left out and named.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ TURN = 0.1  # seconds
 
 BPTT_SIZES = [(16, 8, 500, 64), (64, 16, 200, 32), (256, 64, 200, 32)]
 STACK_SIZES = [(64, 16, 200, 32, 3)]
+FLOW_SIZES = [(16, 200, 8), (64, 200, 8), (128, 200, 4), (256, 100, 4)]
 CHAIN_SIZES = [(16, 100, 32), (64, 100, 16), (128, 200, 8), (256, 100, 4)]
 TORCH_CLASS = {"vanilla": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
@@ -190,6 +192,22 @@ def chain_row(n: int, T: int, B: int, dtype: str) -> dict[str, Contender]:
     return out
 
 
+def flow_row(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Contender]:
+    """log||dL_t/ds_k|| for every pair, against T backward passes without forward: that of L_t from step t back."""
+    rng = np.random.default_rng(0)
+    net = rg.Network.init(cell, n_inputs=1, n_hidden=n, dtype=dtype)
+    traj = rg.rollout(net, rng.standard_normal((T, B, 1)).astype(dtype))
+    z = rng.standard_normal((T, B, n)).astype(dtype)
+    loss = rg.losses.squared_error(z)
+    parts = [rg.rollout(net, traj.x[:t]) for t in range(1, T + 1)]
+    last = [rg.losses.squared_error(z[:t], "last") for t in range(1, T + 1)]
+
+    def passes() -> object:
+        return [rg.bptt(part, one) for part, one in zip(parts, last)]
+
+    return {"rnngrad": lambda: rg.gradient_flow(traj, loss), "T passes": passes}
+
+
 def measure(contenders: dict[str, Contender], seconds: float) -> dict[str, float]:
     """Median milliseconds of each, in turns of at least ``TURN`` seconds, for about ``seconds`` seconds in all."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -248,6 +266,11 @@ def main() -> None:
     for n, T, B in CHAIN_SIZES:
         for dtype in ("float64", "float32"):
             rows.append((f"chain vanilla {dtype} n={n} T={T} B={B}", lambda s=(n, T, B), d=dtype: chain_row(*s, d)))
+    for cell in TORCH_CLASS:
+        for n, T, B in FLOW_SIZES:
+            rows.append(
+                (f"flow {cell} float64 n={n} T={T} B={B}", lambda c=cell, s=(n, T, B): flow_row(c, *s, "float64"))
+            )
     words = [word for word in arguments.only.split(",") if word]
     info = machine()
     for key, value in info.items():

@@ -12,12 +12,11 @@ from .. import _checks
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
+from ..dynamics.scaled import log_norms
 from ..dynamics.stack import StackTrajectory
 from ..gradients.assemble import evaluate, state_adjoint
 from ..losses import Loss
 from .products import quantiles, steps
-
-_LN2 = np.log(2.0)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def _travel(
     live = np.arange(len(rows))
     for lag in range(max_lag + 1):
         for i, part in enumerate(parts):
-            log_norm[i, live, lag] = _log_norms(rows.reshape(len(rows), -1)[:, part], exponent)
+            log_norm[i, live, lag] = log_norms(rows.reshape(len(rows), -1)[:, part], exponent)
         kept = at[live] - lag >= 1
         if lag == max_lag or not kept.any():
             break
@@ -203,12 +202,3 @@ def steps_with_loss(traj: Trajectory, loss: Loss, first: int = 1, count: int | N
         raise ValueError("the loss has no gradient at any step: no weight, or no error to begin with")
     live = live[live >= first] if live[-1] >= first else live
     return live if count is None else live[np.unique(np.linspace(0, len(live) - 1, count).round().astype(int))]
-
-
-def _log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
-    """log||row 2^exponent||; a row is divided by its largest entry before squaring."""
-    flat = rows.reshape(len(rows), -1).astype(np.float64)
-    top = np.abs(flat).max(axis=1)
-    norm = np.linalg.norm(flat / np.where(top > 0, top, 1)[:, None], axis=1)
-    with np.errstate(divide="ignore"):
-        return np.log(norm) + np.log(top) + exponent * _LN2

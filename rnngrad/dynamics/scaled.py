@@ -13,6 +13,7 @@ from .._memory import empty
 from ..kernels import backend as find_backend
 
 _LN2 = np.log(2.0)
+_SQUARES = (2.0**-900, 2.0**1000)  # sums of squares between these lost nothing to under- or overflow
 
 Norm = Literal[2, "fro"]
 
@@ -91,3 +92,18 @@ def scaled(rows: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
     largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
     exponent = np.frexp(largest)[1].astype(np.int64)
     return np.ldexp(rows, -exponent.astype(np.int32).reshape(-1, *[1] * (rows.ndim - 1))), exponent
+
+
+def log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
+    """log||row 2^exponent|| of rows (R, ...), -inf for a row of zeros."""
+    flat = rows.reshape(len(rows), -1).astype(np.float64, copy=False)
+    squares = np.einsum("ri,ri->r", flat, flat)
+    with np.errstate(divide="ignore"):
+        logs = 0.5 * np.log(squares) + exponent * _LN2
+        lost = np.flatnonzero(~((squares > _SQUARES[0]) & (squares < _SQUARES[1])))
+        if lost.size:  # divided by their largest entries first
+            few = flat[lost]
+            top = np.abs(few).max(axis=1)
+            norm = np.linalg.norm(few / np.where(top > 0, top, 1)[:, None], axis=1)
+            logs[lost] = np.log(norm) + np.log(top) + exponent[lost] * _LN2
+    return logs

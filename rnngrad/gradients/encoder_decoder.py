@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from .._results import Result
 from ..dynamics.encoder_decoder import EncoderDecoderTrajectory, final_state
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.scaled import scaled
+from ..dynamics.scaled import log_norms, scaled
 from ..encoder_decoder import PARTS, by_part
 from ..losses import Loss
 from .assemble import OfParameters, evaluate, state_adjoint
 from .bptt import backpropagate, bptt
-from .flow import carried, gradient_flow, log_norms
+from .flow import carried, gradient_flow
 
 
 @dataclass(frozen=True)

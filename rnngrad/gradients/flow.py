@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from .. import _checks
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
-from ..dynamics.scaled import scaled
+from ..dynamics.scaled import log_norms, scaled
 from ..losses import Loss
 from .assemble import evaluate, explicit_gradients, state_adjoint
-
-_LN2 = np.log(2.0)
 
 
 @dataclass(frozen=True)
@@ -112,18 +110,3 @@ def carried(jacobians: Any, direct: NDArray) -> tuple[NDArray[np.float64], Rows]
         out, exponents = jacobians.adjoint(rows[:started], exponent[:started], sample[:started], k, 1)
         rows[:started], exponent[:started] = out[0], exponents[0]
     return log_norm, Rows(live + 1, rows, exponent, sample)
-
-
-def log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
-    """log||row 2^exponent||."""
-    flat = rows.reshape(len(rows), -1)
-    top = np.abs(flat).max(axis=1)
-    safe = np.where(top > 0, top, 1)
-    norm = np.sqrt(np.sum(np.square(flat / safe[:, None], dtype=np.float64), axis=1))
-    with np.errstate(divide="ignore"):
-        return (
-            np.where(
-                top > 0, np.log(norm, where=norm > 0, out=np.zeros_like(norm)) + np.log(safe.astype(float)), -np.inf
-            )
-            + exponent * _LN2
-        )
