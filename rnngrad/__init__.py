@@ -39,6 +39,9 @@ _NAMES = {
     "GradientFlow": "gradients.flow",
     "growth_bounds": "analysis.bounds",
     "linear_recurrence": "analysis.linear",
+    "mean_field": "analysis.mean_field",
+    "edge_of_chaos": "analysis.mean_field",
+    "phase_diagram": "analysis.phase_diagram",
     "memory_horizon": "analysis.memory",
     "saturation": "analysis.saturation",
     "time_constants": "analysis.memory",
@@ -71,7 +74,9 @@ if TYPE_CHECKING:
     from . import losses
     from .analysis.bounds import growth_bounds
     from .analysis.linear import linear_recurrence
+    from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon, time_constants
+    from .analysis.phase_diagram import phase_diagram
     from .analysis.products import singular_values
     from .analysis.reach import gradient_map, gradient_reach, layer_reach
     from .analysis.saturation import saturation

@@ -27,6 +27,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_cells.py",
     "tests/test_losses.py",
     "tests/test_bounds.py",
+    "tests/test_mean_field.py",
     "tests/test_system.py",
     "tests/test_rollout.py",
     "tests/test_gradients_agree.py",
@@ -181,6 +182,16 @@ MUTANTS = [
     ("bounds: squares underflow", "analysis/step_bounds.py", "np.abs(p).max(axis=(-3, -2, -1), initial=0)", "1 + 0 * np.abs(p).max(axis=(-3, -2, -1), initial=0)"),
     ("bounds: padded steps count", "analysis/bounds.py", "np.minimum(np.arange(T + 1), lengths[:, None])", "np.minimum(np.arange(T + 1), T + 0 * lengths[:, None])"),
     ("bounds: tightness of a loose bound", "analysis/bounds.py", "np.fmin(np.fmin(self.log_product, self.log_upper), self.log_block)", "self.log_upper"),
+    # mean field
+    ("mean_field: bias variance left out of q", "analysis/mean_field.py", "1 - (g * g * _averages(activation, q)[0] + sigma2) / q", "1 - g * g * _averages(activation, q)[0] / q"),
+    ("mean_field: exponent of the norm's square", "analysis/mean_field.py", "return 0.5 * float(np.log(chi))", "return float(np.log(chi))"),
+    ("mean_field: edge at the variance without bias", "analysis/mean_field.py", "return (q - squared / slopes - sigma2) / q", "return (q - squared / slopes - 0.9 * sigma2) / q"),
+    ("mean_field: bias left out of the correlation", "analysis/mean_field.py", "Polynomial(g * g * squares / q) + sigma2 / q", "Polynomial(g * g * squares / q)"),
+    ("mean_field: correlation length from chi", "analysis/mean_field.py", "return c, _length(rate)", "return c, _length(1 / chi)"),
+    ("mean_field: panels of the Gaussian alone", "analysis/gaussian.py", "cuts = np.concatenate([np.arange(0, _SIGMAS + 0.25, 0.5) * sigma, np.arange(_UNITS + 1)])", "cuts = np.arange(0, _SIGMAS + 0.25, 0.5) * sigma"),
+    ("mean_field: series not normalised", "analysis/gaussian.py", "(z * this - np.sqrt(k - 1) * before) / np.sqrt(k)", "z * this - (k - 1) * before"),
+    ("mean_field: kink seen from one side", "analysis/gaussian.py", "np.array([-_TINY, _TINY])", "np.array([_TINY, _TINY])"),
+    ("mean_field: sweep with the wrong lags", "analysis/gain_sweep.py", "spaced(transient + lag, transient + 2 * lag, _REFERENCES)", "spaced(transient + lag + 1, transient + 2 * lag, _REFERENCES)"),
 ]  # fmt: skip
 
 

@@ -36,3 +36,27 @@ def test_bound_against_truth(run, capsys):
     np.testing.assert_allclose(arrays["2.steps.log_eigen_rate"], np.log(0.9))
     excess = np.max((np.array(truth) - np.log(0.9) * np.arange(12, -1, -1)) / np.log(10))
     assert f"exceeded by up to {excess:.3g} decades" in capsys.readouterr().out
+
+
+def test_note_wrec(run, capsys):
+    """The eigenvalues solve the characteristic polynomial (x - 1)(x^3 - .7 x^2 - .4 x - .144) - .288 x, by hand."""
+    arrays = run("note_wrec", "--steps", 8, "--lag", 5)
+    eigenvalues = arrays["2.eigenvalues"][0]
+    residual = (eigenvalues - 1) * (
+        eigenvalues**3 - 0.7 * eigenvalues**2 - 0.4 * eigenvalues - 0.144
+    ) - 0.288 * eigenvalues
+    np.testing.assert_allclose(residual, 0, atol=1e-12)
+    tenths = np.array([[10, 0, 0, 4], [9, 0, 6, 5], [0, 0, 0, 3], [0, 8, 0, 7]])
+    np.testing.assert_allclose(arrays["3.values"], np.linalg.matrix_power(tenths, 5) / 1e5, rtol=1e-14)
+    for lag in range(9):
+        expected = np.log(np.linalg.norm(np.linalg.matrix_power(tenths, lag), 2)) - lag * np.log(10)
+        np.testing.assert_allclose(arrays["4.log_measured"][0, 8, 8 - lag], expected, atol=1e-12)
+    assert "of its largest entry" in capsys.readouterr().out
+
+
+def test_vanishing_exploding(run):
+    arrays = run("vanishing_exploding", "--gains", 0.5, 3, "--units", 100, "--lag", 20)
+    np.testing.assert_allclose(arrays["prediction.lambda1"], [np.log(0.5), 0.310249], atol=1e-6)
+    low, median, high = arrays["log_ratio"][:, :, -1].T / 20
+    assert (low <= median).all() and (median <= high).all()
+    np.testing.assert_allclose(median, arrays["prediction.lambda1"], atol=0.08)  # 1/sqrt(n) of 1

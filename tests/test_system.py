@@ -1,5 +1,6 @@
 """User-written systems: known maps, Jacobians to machine precision, and the same gradients by every route."""
 
+import mpmath
 import numba
 import numpy as np
 import pytest
@@ -168,3 +169,17 @@ def test_linear_recurrence_in_closed_form():
     np.testing.assert_allclose(states[tau], expected, rtol=1e-12)
     with pytest.raises(rg.SingularError, match="defective"):
         linear_recurrence(np.array([[0.9, 10.0], [0.0, 0.9]]), [1.0, 1.0], 5)
+
+
+def test_matrix_power_is_rounded_once():
+    from rnngrad.analysis.linear import matrix_power
+
+    W = np.array([[1, 0, 0, 0.4], [0.9, 0, 0.6, 0.5], [0, 0, 0, 0.3], [0, 0.8, 0, 0.7]])
+    with mpmath.workdps(100):
+        power = mpmath.matrix(W.tolist()) ** 30
+        expected = [[float(power[i, j]) for j in range(4)] for i in range(4)]
+    np.testing.assert_array_equal(matrix_power(W, 30).values, expected)
+    np.testing.assert_array_equal(matrix_power(W, 0).values, np.eye(4))
+    for bad, message in (((W[:3], 1), "square"), ((W, -1), "lag is -1"), ((W, 0.5), "lag is 0.5")):
+        with pytest.raises(ValueError, match=message):
+            matrix_power(*bad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from .. import _checks
 from .._results import Result
 from ..dynamics.rollout import Trajectory
 from ..network import Network
+from .activations import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def saturation(
     rows = []
     for name, kind, z in pre_activations(traj):
         activation = "logistic" if kind == "gate" else traj.net.activation
-        value, slope = _ACTIVATIONS[activation](z[valid].astype(np.float64))  # (steps of all samples, n)
+        value, slope = ACTIVATIONS[activation](z[valid].astype(np.float64))  # (steps of all samples, n)
         low, high = _ends(activation, value, slope, low_level, high_level, value_level)
         rows.append((name, kind, *(part.mean(axis=0) for part in (low, high, value, slope))))
     names, kinds, *parts = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
@@ -118,22 +118,3 @@ def _ends(
     if activation == "identity":
         return never, never
     return slope < low, never  # relu, softplus
-
-
-def _tanh(z: NDArray) -> tuple[NDArray, NDArray]:
-    h = np.tanh(z)
-    return h, 1 - h * h
-
-
-def _logistic(z: NDArray) -> tuple[NDArray, NDArray]:
-    s = 0.5 * (1 + np.tanh(0.5 * z))
-    return s, s * (1 - s)
-
-
-_ACTIVATIONS: dict[str, Any] = {
-    "tanh": _tanh,
-    "logistic": _logistic,
-    "relu": lambda z: (np.maximum(z, 0), (z > 0).astype(float)),
-    "identity": lambda z: (z, np.ones_like(z)),
-    "softplus": lambda z: (np.logaddexp(0, z), _logistic(z)[0]),
-}

@@ -25,6 +25,11 @@ _DRAWN_BY = {
     "Forecast": "forecast",
     "TrainingCurves": "training",
     "ExposureGap": "exposure",
+    "MeanField": "mean_field",
+    "RandomNetworks": "mean_field",
+    "PhaseDiagram": "phase_diagram",
+    "GainSweep": "gain_sweep",
+    "MatrixPower": "matrix",
 }
 
 
