@@ -26,7 +26,6 @@ _DRAWN_BY = {
     "TrainingCurves": "training",
     "ExposureGap": "exposure",
     "MeanField": "mean_field",
-    "RandomNetworks": "mean_field",
     "PhaseDiagram": "phase_diagram",
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
