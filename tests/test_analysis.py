@@ -10,7 +10,7 @@ from systems import linear, orthogonal, probe, zero
 
 import rnngrad as rg
 from rnngrad import figures
-from rnngrad.analysis import growth, memory, products, reach, saturation, spectra, step_bounds, verdict
+from rnngrad.analysis import growth, memory, products, reach, saturation, spectra, step_bounds, time_constants, verdict
 from rnngrad.losses import last_step, squared_error
 
 rng = np.random.default_rng(0)
@@ -194,7 +194,7 @@ def results(traj):
     gradient = reach.gradient_reach(traj, loss)
     chain = products.singular_values(traj)
     steps = step_bounds.step_bounds(traj)
-    constants = memory.time_constants(traj, reach=gradient, chain=chain)
+    constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
     horizon = memory.horizon(gradient)
     by_lag = growth.growth_by_lag(gradient, chain, steps, constants, horizon)
     return [

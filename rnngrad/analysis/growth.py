@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._results import Result
-from .memory import MemoryHorizon, TimeConstants
+from .memory import MemoryHorizon
 from .products import SingularValues, quantiles
 from .reach import GradientReach
 from .step_bounds import StepBounds, log_ratio
+from .time_constants import TimeConstants
 
 QUANTILES = (0.1, 0.5, 0.9)
 

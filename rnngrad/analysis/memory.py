@@ -1,4 +1,4 @@
-"""How many steps a network's gradient remembers: the memory horizon and effective time constants."""
+"""How many steps a network's gradient remembers: the lag where it falls under eps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from .._results import Result
-from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
-from ..network import Network
-from .products import SingularValues, singular_values
 from .reach import GradientReach, gradient_reach
 
 
@@ -34,6 +31,9 @@ class MemoryHorizon(Result):
     median, quartiles : float, ndarray (2,)
         Over samples and reference steps, censored ones accounted for (Kaplan & Meier 1958); inf where more than
         that share is still above eps at the longest lag.
+    by_time, by_sample : ndarray (R,), ndarray (B,)
+        The same median over the samples at each reference step, and over the reference steps of each sample: whether
+        the spread is one of time or of the batch. NaN where there is no loss.
     longest : int
         Longest lag looked at.
     """
@@ -44,44 +44,9 @@ class MemoryHorizon(Result):
     censored: NDArray[np.bool_]
     median: float
     quartiles: NDArray[np.float64]
+    by_time: NDArray[np.float64]
+    by_sample: NDArray[np.float64]
     longest: int
-
-
-@dataclass(frozen=True)
-class TimeConstants(Result):
-    """Exponential rates of forgetting, and the time constants -1/rate they amount to.
-
-    Attributes
-    ----------
-    chain_rate, gradient_rate : float
-        Slope of the median log||Phi(t, t-lag)|| and log||dL_t/ds_{t-lag}|| against lag, per step, over the longer half
-        of the lags (natural logarithm; positive for growth). NaN where it was not measured.
-    state : str
-        The state vector whose units leak by themselves ("c" of an LSTM, "h" of a GRU); "" where none does.
-    leak_rate : ndarray (n,)
-        Mean over time of ln|ds'_i/ds_i| at fixed gates: ln f_i of an LSTM, ln u_i of a GRU, ln(1 - alpha). Empty
-        where there is no such path.
-    """
-
-    chain_rate: float
-    gradient_rate: float
-    state: str
-    leak_rate: NDArray[np.float64]
-
-    @property
-    def chain_tau(self) -> float:
-        """Steps in which ||Phi|| falls by e; inf where it does not fall."""
-        return float(_tau(self.chain_rate))
-
-    @property
-    def gradient_tau(self) -> float:
-        """Steps in which the gradient falls by e; inf where it does not fall."""
-        return float(_tau(self.gradient_rate))
-
-    @property
-    def leak_tau(self) -> NDArray[np.float64]:
-        """-1/<ln f_i> per unit, in steps."""
-        return _tau(self.leak_rate)
 
 
 def memory_horizon(
@@ -128,71 +93,24 @@ def horizon(reach: GradientReach, eps: float = 1e-3) -> MemoryHorizon:
     censored = there & (last == available)
     steps = np.where(there, np.where(censored, available, last + 1.0), np.nan)
     low, median, high = _survival_quantiles(steps[there], ~censored[there], (0.25, 0.5, 0.75))
-    return MemoryHorizon(eps, reach.times, steps, censored, median, np.array([low, high]), int(available.max()))
 
+    def medians(rows: Any) -> NDArray[np.float64]:
+        return np.array(
+            [_survival_quantiles(v[k], ~c[k], (0.5,))[0] if k.any() else np.nan for v, c, k in zip(*rows, strict=True)]
+        )
 
-def time_constants(
-    traj: Trajectory, *, reach: GradientReach | None = None, chain: SingularValues | None = None
-) -> TimeConstants:
-    """Effective time constants of the chain, of the gradient, and of each leaky unit by itself.
-
-    A leak says how long a unit would remember alone; where the chain decays faster, the paths through W cancel it.
-
-    Parameters
-    ----------
-    traj : Trajectory
-    reach : GradientReach
-        From :func:`rnngrad.analysis.reach.gradient_reach`; without it ``gradient_rate`` is NaN.
-    chain : SingularValues
-        From :func:`rnngrad.analysis.products.singular_values`; computed at the last step by default.
-
-    Returns
-    -------
-    TimeConstants
-    """
-    chain = singular_values(traj) if chain is None else chain
-    gradient = np.nan if reach is None else decay_rate(reach.lags, reach.log_ratio)
-    state, leak = leak_rates(traj)
-    return TimeConstants(decay_rate(chain.lags, chain.log_norm), gradient, state, leak)
-
-
-def leak_rates(traj: Trajectory) -> tuple[str, NDArray[np.float64]]:
-    """Name of the leaky state and mean ln|ds'_i/ds_i| of its units, (n,); ("", empty) where there is none."""
-    none = "", np.zeros(0)
-    if not isinstance(traj.net, Network):
-        return none
-    cell = traj.net.cell
-    leaky = [s for s in range(cell.n_states) if cell.update_by_state[s][s]]
-    if not leaky:
-        return none
-    partial = local_jacobians(traj).update_s[:, :, leaky[0], leaky[0]]  # (T, B, n)
-    valid = np.arange(traj.T)[:, None] < traj.lengths
-    with np.errstate(divide="ignore"):
-        logs = np.log(np.abs(partial[valid].astype(np.float64)))
-    return cell.states[leaky[0]], logs.mean(axis=0)
-
-
-def decay_rate(lags: NDArray, log_norm: NDArray) -> float:
-    """Least-squares slope of the median of log_norm[..., L] over the longer half of the lags; NaN below two points."""
-    flat = log_norm.reshape(-1, len(lags))
-    seen = lags[~np.isnan(flat).all(axis=0)]
-    if not seen.size:
-        return np.nan
-    points = []
-    for lag, column in zip(lags, flat.T, strict=True):
-        kept = column[~np.isnan(column)]
-        if 2 * lag >= seen.max() and lag > 0 and kept.size:
-            points.append((lag, np.quantile(kept, 0.5, method="inverted_cdf")))
-    x, y = np.array(points, dtype=float).reshape(-1, 2).T
-    if np.isneginf(y).any():
-        return -np.inf  # exactly zero within the lags looked at
-    return float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else np.nan
-
-
-def _tau(rate: Any) -> NDArray[np.float64]:
-    rate = np.asarray(rate, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        return np.where(np.isnan(rate), np.nan, np.where(rate < 0, -1 / rate, np.inf))
+    rows = steps, censored, there
+    return MemoryHorizon(
+        eps,
+        reach.times,
+        steps,
+        censored,
+        median,
+        np.array([low, high]),
+        medians([part.T for part in rows]),
+        medians(rows),
+        int(available.max()),
+    )
 
 
 def _survival_quantiles(value: NDArray, event: NDArray, q: tuple[float, ...]) -> list[float]:

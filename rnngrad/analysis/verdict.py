@@ -20,11 +20,12 @@ from .._results import Result
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
 from ..network import Network
-from .memory import horizon, leak_rates
+from .memory import horizon
 from .reach import GradientReach, gradient_reach, steps_with_loss
 from .remedies import Remedy, against_explosion, against_vanishing, leak_words
 from .saturation import Saturation, saturation
 from .step_bounds import StepBounds, step_bounds
+from .time_constants import leak_rates
 from .words import factor, short
 
 WANTED = 100  # steps that a gradient should travel when nobody says how many
@@ -135,7 +136,7 @@ def _measure(
     rare = rare[: lag + 1]
     peak = int(np.nanargmax(rare))
     grown = np.flatnonzero(rare >= np.log(GROWN))
-    _, leak = leak_rates(traj)
+    leak = np.concatenate([np.zeros(0), *leak_rates(traj).values()])
     values = [] if saturated is None else [row for row, kind in enumerate(saturated.kinds) if kind == "value"]
     valid = np.arange(traj.T)[:, None] < traj.lengths
     numbers = {

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from .._blas import one_blas_thread
 from .._results import Result
-from ..analysis import growth, memory, products, reach, saturation, spectra, step_bounds, verdict
-from ..analysis.memory import MemoryHorizon, TimeConstants
+from ..analysis import growth, memory, products, reach, saturation, spectra, step_bounds, time_constants, verdict
+from ..analysis.memory import MemoryHorizon
+from ..analysis.time_constants import TimeConstants
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
 from ..network import Network
@@ -146,7 +147,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
     if isinstance(net, Stack) and len(net.layers) > 1:
         layers = reach.layer_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
     horizon = memory.horizon(gradient, verdict.LOST)
-    constants = memory.time_constants(traj, reach=gradient, chain=chain)
+    constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
     judged = verdict.verdict(traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat)
     tick(1.0)
     return Measured(

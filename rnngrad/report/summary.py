@@ -168,12 +168,12 @@ def chain_against_loss(m: Measured) -> dict[str, Any]:
 
 
 def _constants(m: Measured) -> dict[str, Any]:
-    tau = m.constants.leak_tau
+    tau, gradient = m.constants.leak_tau, m.constants.gradient
     return {
-        "chain_rate": m.constants.chain_rate,
-        "chain_tau": m.constants.chain_tau,
-        "gradient_rate": m.constants.gradient_rate,
-        "gradient_tau": m.constants.gradient_tau,
+        "chain_rate": m.constants.chain.rate,
+        "chain_tau": m.constants.chain.tau,
+        "gradient_rate": None if gradient is None else gradient.rate,
+        "gradient_tau": None if gradient is None else gradient.tau,
         "state": m.constants.state,
         "leak_tau_median": np.median(tau) if tau.size else None,
         "leak_tau_longest": tau.max() if tau.size else None,
