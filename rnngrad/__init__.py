@@ -74,4 +74,54 @@ if TYPE_CHECKING:
     from . import losses
     from .analysis.bounds import growth_bounds
     from .analysis.linear import linear_recurrence
+    from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon
+    from .analysis.phase_diagram import phase_diagram
+    from .analysis.products import singular_values
+    from .analysis.reach import gradient_map, gradient_reach, layer_reach
+    from .analysis.saturation import saturation
+    from .analysis.spectra import jacobian_spectrum, weight_spectrum
+    from .analysis.time_constants import time_constants
+    from .analysis.truncation import truncation_bias
+    from .analysis.verdict import verdict
+    from .batchnorm import BatchNormLSTM
+    from .cells import CELLS
+    from .dropout import Dropout
+    from .dynamics.batchnorm import full_jacobians
+    from .dynamics.chain import JacobianChain, jacobian_chain
+    from .dynamics.encoder_decoder import encode_decode
+    from .dynamics.jacobian import jacobians
+    from .dynamics.rollout import Trajectory, rollout
+    from .dynamics.stack import StackTrajectory
+    from .dynamics.system import System
+    from .encoder_decoder import EncoderDecoder
+    from .errors import BackendError, ConvergenceError, DivergenceWarning, SingularError
+    from .gradients.assemble import Gradients
+    from .gradients.bptt import bptt
+    from .gradients.flow import GradientFlow, gradient_flow
+    from .gradients.rtrl import rtrl
+    from .gradients.stack import StackGradients
+    from .gradients.truncated import truncated_bptt
+    from .interop.files import load, save
+    from .interop.torch import from_torch
+    from .network import Network
+    from .registration import register_cell
+    from .report.job import report
+    from .stack import Stack
+    from .training.fit import fit
+    from .training.teacher_forcing import exposure_gap, teacher_forcing, triplets
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module 'rnngrad' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
