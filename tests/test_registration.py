@@ -82,6 +82,8 @@ def test_a_registered_cell_is_like_any_other(registered, dtype, tmp_path):
     assert_close(chain.product(6, 1), oracles.product(J, 6, 1), rtol, "chain")
     assert chain.log_norm(6, 1, block=("c", "c")).shape == (4,)
     assert rg.saturation(traj).names[:2] == ("i", "f")
+    M, blocks = rg.growth_bounds(traj).steps.blocks, J.reshape(6, 4, 2, 5, 2, 5).swapaxes(3, 4).astype(np.float64)
+    assert (np.linalg.norm(blocks, 2, axis=(-2, -1)) <= M * (1 + rtol)).all()
     rg.save(net, tmp_path / "net.npz")
     np.testing.assert_array_equal(rg.load(tmp_path / "net.npz").W, net.W)
     stack = rg.Stack.init(["peephole", "gru"], 3, 4, dtype=dtype)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-_NODES = 20  # of Gauss-Legendre per panel
+_X, _W = np.polynomial.legendre.leggauss(20)  # on each panel
 _UNITS = 40.0  # where tanh, the logistic function and softplus have become their limits: e^-40 is below rounding
 _TINY = float(np.finfo(np.float64).smallest_subnormal)
 _SIGMAS = 14.0  # where a Hermite function of any order times the density is
@@ -25,10 +25,9 @@ def gaussian_rule(variance: float) -> tuple[NDArray[np.float64], NDArray[np.floa
     end = _SIGMAS * sigma
     cuts = np.concatenate([np.arange(0, _SIGMAS + 0.25, 0.5) * sigma, np.arange(_UNITS + 1)])
     cuts = np.unique(cuts[cuts <= end])
-    x, w = np.polynomial.legendre.leggauss(_NODES)
     half, middle = np.diff(cuts) / 2, (cuts[1:] + cuts[:-1]) / 2
-    u = (middle[:, None] + half[:, None] * x).ravel()
-    weights = (half[:, None] * w).ravel() * np.exp(-0.5 * (u / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    u = (middle[:, None] + half[:, None] * _X).ravel()
+    weights = (half[:, None] * _W).ravel() * np.exp(-0.5 * (u / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
     return np.concatenate([-u, u]), np.concatenate([weights, weights])
 
 

@@ -188,12 +188,14 @@ def _a_priori(net: Network) -> tuple[float, float, float]:
 
 def sigma_max(W: NDArray) -> float:
     """Largest singular value of a matrix, or of several (G, n, n) stacked on top of each other."""
-    return float(np.linalg.norm(W.reshape(-1, W.shape[-1]).astype(np.float64), ord=2))
+    with one_blas_thread():
+        return float(np.linalg.norm(W.reshape(-1, W.shape[-1]).astype(np.float64), ord=2))
 
 
 def spectral_radius(W: NDArray) -> float:
     """Largest |eigenvalue|."""
-    return float(np.abs(np.linalg.eigvals(W.astype(np.float64))).max())
+    with one_blas_thread():
+        return float(np.abs(np.linalg.eigvals(W.astype(np.float64))).max())
 
 
 def pointwise_norm(partial: NDArray) -> NDArray[np.float64]:
