@@ -325,7 +325,7 @@ def test_growth_by_lag_holds_the_smallest_bound_over_the_chain(cell):
     traj = make_case(cell, n=4, T=20, B=2).traj
     loss = squared_error(np.zeros_like(traj.y))
     chain, gradient = products.singular_values(traj, times=[20]), reach.gradient_reach(traj, loss)
-    constants, horizon = memory.time_constants(traj, reach=gradient, chain=chain), memory.horizon(gradient)
+    constants, horizon = rg.time_constants(traj, reach=gradient, chain=chain), memory.horizon(gradient)
     norms = step_norms(traj)[0]
     by_lag = growth.growth_by_lag(gradient, chain, step_bounds(traj), constants, horizon, norms)
     result = rg.growth_bounds(traj, times=[20])
