@@ -333,3 +333,27 @@ def test_growth_by_lag_holds_the_smallest_bound_over_the_chain(cell):
     expected = np.sort(result.log_tightness[:, 20][:, k], axis=0)[0]  # the lower median of two samples
     np.testing.assert_allclose(by_lag.tightness, expected, atol=1e-9)
     assert by_lag.at(10)["tightness"] == by_lag.tightness[chain.lags == 10] > 0
+
+
+def test_dropout_and_batch_normalised_networks_are_bounded_too():
+    x = np.random.default_rng(0).standard_normal((6, 4, 3))
+    net = rg.BatchNormLSTM.init(3, 5, seed=0)
+    training = rg.rollout(net, x)
+    with pytest.raises(ValueError, match="training mode"):
+        rg.growth_bounds(training)
+    fixed = net.with_statistics(training)
+    dropped = rg.rollout(rg.Network.init("lstm", 3, 5), x, dropout=rg.Dropout(0.3, policy="step", seed=0))
+    pairs = np.tri(7, dtype=bool)
+    for traj in (rg.rollout(fixed, x), rg.rollout(fixed.folded(), x), dropped):
+        result = rg.growth_bounds(traj)
+        assert result.steps.blocks.shape == (6, 4, 2, 2)
+        assert (result.log_measured <= result.log_best + 1e-12)[:, pairs].all()
+        assert (result.log_lower <= result.log_measured + 1e-12)[:, pairs].all()
+
+
+def test_a_stack_in_both_directions_has_no_bound_of_its_own():
+    stack = rg.Stack.init("lstm", 3, 5, n_layers=1, bidirectional=True)
+    traj = rg.rollout(stack, np.zeros((4, 1, 3)))
+    with pytest.raises(ValueError, match="both directions"):
+        rg.growth_bounds(traj)
+    rg.growth_bounds(traj.layers[0][1])

@@ -27,13 +27,13 @@ def run(monkeypatch, tmp_path):
 
 
 def test_bound_against_truth(run, capsys):
-    arrays = run("bound_against_truth", "--cells", "lstm", "--units", 4, "--steps", 12)
+    arrays = run("bound_against_truth", "--cells", "lstm", "mgu", "--units", 4, "--steps", 12)
     measured, best = arrays["1.log_measured"][0, 12], arrays["1.log_block"][0, 12]
     assert (measured <= best + 1e-12).all()
     W = np.array([[0.9, 10.0], [0.0, 0.9]])
     truth = [np.log(np.linalg.norm(np.linalg.matrix_power(W, 12 - k), 2)) for k in range(13)]
-    np.testing.assert_allclose(arrays["2.log_measured"][0, 12], truth, atol=1e-12)
-    np.testing.assert_allclose(arrays["2.steps.log_eigen_rate"], np.log(0.9))
+    np.testing.assert_allclose(arrays["3.log_measured"][0, 12], truth, atol=1e-12)
+    np.testing.assert_allclose(arrays["3.steps.log_eigen_rate"], np.log(0.9))
     excess = np.max((np.array(truth) - np.log(0.9) * np.arange(12, -1, -1)) / np.log(10))
     assert f"exceeded by up to {excess:.3g} decades" in capsys.readouterr().out
 
