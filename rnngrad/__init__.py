@@ -36,6 +36,11 @@ _NAMES = {
     "truncated_bptt": "gradients.truncated",
     "rtrl": "gradients.rtrl",
     "gradient_flow": "gradients.flow",
+    "hessian_vector_product": "gradients.curvature",
+    "gauss_newton_vector_product": "gradients.curvature",
+    "Curvature": "gradients.curvature",
+    "flatten_parameters": "gradients.flat",
+    "unflatten_parameters": "gradients.flat",
     "GradientFlow": "gradients.flow",
     "growth_bounds": "analysis.bounds",
     "linear_recurrence": "analysis.linear",
@@ -98,6 +103,8 @@ if TYPE_CHECKING:
     from .errors import BackendError, ConvergenceError, DivergenceWarning, SingularError
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt
+    from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product
+    from .gradients.flat import flatten_parameters, unflatten_parameters
     from .gradients.flow import GradientFlow, gradient_flow
     from .gradients.rtrl import rtrl
     from .gradients.stack import StackGradients

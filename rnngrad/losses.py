@@ -63,17 +63,9 @@ class Loss:
         ValueError
             Target or weights do not fit the output.
         """
-        T, B, p = y.shape
-        weights = self._weights(T, B, lengths)
-        target = self._target(y, weights)
+        weights, target = self._at(y, lengths)
         steps, dy = _KINDS[self.kind](y, target)
-        if self.reduction == "mean":
-            total = weights.sum() * (1 if self.kind == "cross_entropy" else p)
-            if total == 0:
-                raise ValueError("weights sum to 0; a mean needs a positive total weight")
-            weights = weights / total
         if not (weights == 1).all():
-            weights = weights.astype(y.dtype)
             # 0 * inf must stay 0 at steps that do not count
             steps = np.where(weights != 0, weights * steps, 0)
             dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)
@@ -81,6 +73,26 @@ class Loss:
         if not np.isfinite(value):
             _checks.finite("target", target)
         return LossValue(value, steps, dy)
+
+    def curvature(self, y: NDArray, u: NDArray, lengths: NDArray | None = None) -> NDArray:
+        """Second derivative along u: d^2L/dy^2 u at outputs y (T, B, p), for directions u (..., T, B, p).
+
+        Positive semidefinite for every loss of this module. Errors as for calling the loss.
+        """
+        weights, target = self._at(y, lengths)
+        return np.where(weights[..., None] != 0, weights[..., None] * _CURVATURES[self.kind](y, target, u), 0)
+
+    def _at(self, y: NDArray, lengths: NDArray | None) -> tuple[NDArray, NDArray]:
+        """Weights (T, B) with the reduction in them, in the dtype of y, and target (T, B, p)."""
+        T, B, p = y.shape
+        weights = self._weights(T, B, lengths)
+        target = self._target(y, weights)
+        if self.reduction == "mean":
+            total = weights.sum() * (1 if self.kind == "cross_entropy" else p)
+            if total == 0:
+                raise ValueError("weights sum to 0; a mean needs a positive total weight")
+            weights = weights / total
+        return weights.astype(y.dtype), target
 
     def _weights(self, T: int, B: int, lengths: NDArray | None) -> NDArray:
         ends = np.full(B, T) if lengths is None else lengths
@@ -133,9 +145,13 @@ def _sum_of_squares(y, z):
     return np.einsum("tbi,tbi->tb", d, d), 2 * d
 
 
-def _cross_entropy(y, z):
+def _log_softmax(y):
     shifted = y - y.max(axis=-1, keepdims=True)
-    log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+
+
+def _cross_entropy(y, z):
+    log_p = _log_softmax(y)
     return -np.sum(z * log_p, axis=-1), np.exp(log_p) * np.sum(z, axis=-1, keepdims=True) - z
 
 
@@ -149,6 +165,26 @@ _KINDS = {
     "sum_of_squares": _sum_of_squares,
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
+}
+
+
+def _softmax_curvature(y, z, u):
+    # softmax and cross-entropy as one convex function: H = sum(z) (diag p - p p^T)
+    p = np.exp(_log_softmax(y))
+    return np.sum(z, axis=-1, keepdims=True) * p * (u - np.sum(p * u, axis=-1, keepdims=True))
+
+
+def _logistic_curvature(y, z, u):
+    e = np.exp(-np.abs(y))  # s (1 - s) without overflow, with both tails
+    return e / np.square(1 + e) * u
+
+
+#: H(y, z) u, the second derivative of each loss
+_CURVATURES = {
+    "squared_error": lambda y, z, u: u,
+    "sum_of_squares": lambda y, z, u: 2 * u,
+    "cross_entropy": _softmax_curvature,
+    "binary_cross_entropy": _logistic_curvature,
 }
 
 

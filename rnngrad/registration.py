@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,8 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
 from . import _checks
+from ._dual import STEP as DUAL_STEP
+from ._dual import dual
 from ._jit import unit
 from ._math import ACTIVATIONS
 from .cells import CELLS, VARIANTS, Cell
@@ -195,3 +198,59 @@ def _difference(value: Any, moving: Any, i: int, j: int) -> Any:
         moved[i][j] += sign * _STEP
         ends.append(value([tuple(part) for part in moved]))
     return (ends[0] - ends[1]) / (2 * _STEP)
+
+
+@functools.cache
+def check_second_derivatives(cell: Cell, activation: str) -> None:
+    """Raise where the dual numbers that second derivatives come from do not fit the functions of a registered cell.
+
+    Raises
+    ------
+    ValueError
+        A ``*_vjp`` does not compile for complex numbers, or its dual number disagrees with its differences.
+    """
+    if cell.built_in:
+        return
+    rng, phi, where = np.random.default_rng(0), ACTIVATIONS[activation], f"of cell {cell.name!r} ({activation})"
+    hint = (
+        "second derivatives need formulae that are analytic in s, a, a2 and g: no abs, powers x ** 2 (write x * x) or "
+        "comparisons but those of real parts (x.real > 0), and the scalar functions of rnngrad._math, cmath or NumPy"
+    )
+    for name, sizes in _vjp_sizes(cell).items():
+        vjp, count = getattr(cell.module, name), cell.n_states if name == "update_vjp" else 0
+        for _ in range(_POINTS):
+            point, way = ([tuple(rng.standard_normal(size).tolist()) for size in sizes] for _ in range(2))
+            k = tuple(rng.uniform(0.2, 0.8, len(cell.constants)).tolist())
+            g = tuple(rng.standard_normal(count).tolist()) if count else float(rng.standard_normal())
+
+            def value(vjp: Any, step: Any, point: Any = point, way: Any = way, k: Any = k, g: Any = g) -> Any:
+                as_type = type(step)
+                moved = [tuple(x + step * d for x, d in zip(*both)) for both in zip(point, way)]
+                fixed = tuple(map(as_type, k)), tuple(map(as_type, g)) if isinstance(g, tuple) else as_type(g)
+                return np.hstack([np.ravel(part) for part in vjp(phi, *moved, *fixed)])
+
+            try:
+                found = np.imag(value(dual(vjp), 1j * DUAL_STEP)) / DUAL_STEP
+            except (NumbaError, TypeError, AttributeError, ValueError, OverflowError) as error:
+                raise ValueError(f"{name} {where} does not run on complex numbers ({error}); {hint}") from error
+            expected = (value(vjp, _STEP) - value(vjp, -_STEP)) / (2 * _STEP)
+            off = ~(np.abs(found - expected) <= 1e-5 * np.maximum(1.0, np.abs(expected)))
+            if off.any():
+                i = int(np.argmax(off))
+                raise ValueError(
+                    f"the derivative of {name} {where} is {found[i]:.6g} by dual numbers and {expected[i]:.6g} by "
+                    f"differences; {hint}"
+                )
+
+
+def _vjp_sizes(cell: Cell) -> dict[str, tuple[int, ...]]:
+    """The cell's ``*_vjp`` functions, and the sizes of the tuples that they are functions of."""
+    S, P, P2 = cell.n_states, len(cell.gates), len(cell.gates2)
+    out: dict[str, tuple[int, ...]] = {"update_vjp": (S, P, P2)}
+    if cell.two_stage:
+        out["inner_vjp"] = (S, P)
+    if not cell.emits_state:
+        out["emit_vjp"] = (S,)
+    if not cell.outputs_state:
+        out["output_vjp"] = (S,)
+    return out

@@ -67,18 +67,35 @@ class FactoredJacobians:
         return FactoredJacobians(self.net, padded=self.padded, backend=self.backend, **dict(zip(_FACTORS, flat)))
 
     def adjoint(
-        self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None
+        self,
+        y: NDArray,
+        exponent: NDArray,
+        sample: NDArray,
+        t_from: int,
+        steps: int,
+        out: Scaled | None = None,
+        dz: NDArray | None = None,
+        dz2: NDArray | None = None,
     ) -> Scaled:
         """Carry rows y[R, S, n] 2^exponent[R] from state t_from back.
 
-        Returns the results at steps t_from - steps … t_from - 1, in the order of time, and their exponents.
+        Returns the results at steps t_from - steps … t_from - 1, in the order of time, and their exponents. With dz,
+        dz2, charges to the pre-activations, ``out`` holds charges to the states, and dz, dz2 return the adjoints.
         """
         rows, exponents = out or scaled_arrays(steps, y)
+        dz, dz2 = self._changes(y, dz, dz2)
         find_backend(self.backend).adjoint_chain(
-            rows, exponents, y, exponent, sample, t_from, self.arrays, self.net.W, second_weights(self.net),
+            rows, exponents, y, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
             self._masks, self.net.cell.emits_state,
         )  # fmt: skip
         return rows, exponents
+
+    def _changes(self, rows: NDArray, dz: NDArray | None, dz2: NDArray | None) -> tuple[NDArray, NDArray]:
+        """Changes of the pre-activations, or none."""
+        if dz is None or dz2 is None:
+            shapes = ((0, len(rows), partial.shape[3], self.net.n) for partial in (self.update_a, self.update_a2))
+            dz, dz2 = (np.empty(shape, rows.dtype) for shape in shapes)
+        return dz, dz2
 
     def tangent(
         self,
@@ -91,11 +108,12 @@ class FactoredJacobians:
         dz2: NDArray | None = None,
         out: Scaled | None = None,
     ) -> Scaled:
-        """Carry columns v[R, S, n] 2^exponent[R] from state t_from on; dz, dz2 change the pre-activations."""
+        """Carry columns v[R, S, n] 2^exponent[R] from state t_from on.
+
+        dz, dz2 change the pre-activations; on return they hold the tangents of the pre-activations.
+        """
         rows, exponents = out or scaled_arrays(steps, v)
-        P, P2, n = self.update_a.shape[3], self.update_a2.shape[3], self.net.n
-        if dz is None or dz2 is None:
-            dz, dz2 = np.empty((0, len(v), P, n), v.dtype), np.empty((0, len(v), P2, n), v.dtype)
+        dz, dz2 = self._changes(v, dz, dz2)
         find_backend(self.backend).tangent_chain(
             rows, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
             self._masks, self.net.cell.emits_state,

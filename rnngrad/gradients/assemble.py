@@ -97,13 +97,14 @@ def evaluate(traj: Any, loss: Loss) -> LossValue:
     return loss(traj.y, traj.lengths)
 
 
-def output_adjoint(traj: Any, dy: NDArray) -> NDArray:
-    """dL/dh (T, B, n) through the readout of the same step only."""
+def output_adjoint(traj: Any, dy: NDArray, V: NDArray | None = None) -> NDArray:
+    """dL/dh (T, B, n) through the readout of the same step only: V^T dy, of the network's own V if none is given."""
     net = traj.net
-    if net.V is None:
+    V = net.V if V is None else V
+    if V is None:
         return np.ascontiguousarray(dy)
     gh = empty((traj.T * traj.B, net.n), net.dtype)
-    find_backend(traj.backend).input_adjoint(gh, dy.reshape(-1, 1, net.p), net.V[None], input_runs((0,)))
+    find_backend(traj.backend).input_adjoint(gh, dy.reshape(-1, 1, net.p), V[None], input_runs((0,)))
     return gh.reshape(traj.T, traj.B, net.n)
 
 
@@ -113,15 +114,17 @@ def state_adjoint(traj: Any, dy: NDArray) -> NDArray:
     return through_output(traj, output_adjoint(traj, dy))
 
 
-def readout_gradients(traj: Any, dy: NDArray) -> dict[str, NDArray]:
-    """dL/dV, dL/dc."""
+def readout_gradients(traj: Any, dy: NDArray, h: NDArray | None = None) -> dict[str, NDArray]:
+    """dL/dV, dL/dc from dy (T, B, p) at outputs h (T, B, n), those of the trajectory if none are given."""
     net = traj.net
     if net.V is None:
         return {}
     kernels = find_backend(traj.backend)
     dy = dy.reshape(-1, net.p)
     return {
-        "V": kernels.outer(dy, 0, net.p, np.ascontiguousarray(traj.h).reshape(len(dy), net.n), net.n),
+        "V": kernels.outer(
+            dy, 0, net.p, np.ascontiguousarray(traj.h if h is None else h).reshape(len(dy), net.n), net.n
+        ),
         "c": kernels.column_sums(dy),
     }
 
@@ -155,27 +158,52 @@ def explicit_gradients(traj: Any, jacobians: Any, G: NDArray) -> dict[str, Any]:
 
 def recurrent_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDArray]:
     """Gradients of W, U, b, W2, U2, b2 and x from the adjoints of the pre-activations (T, B, P, n)."""
+    weights = weight_gradients(traj, da, da2, emitted(traj), traj.x, traj.inner)
+    return weights | bias_gradients(traj, da, da2) | {"x": to_inputs(traj, da, da2, traj.net.parameters)}
+
+
+def weight_gradients(
+    traj: Trajectory, da: NDArray, da2: NDArray, e: NDArray, x: NDArray, q: NDArray
+) -> dict[str, NDArray]:
+    """sum over t, b of da times what W, U and W2, U2 act on: e (T, B, n; rows may be longer), x and q."""
     net = traj.net
     cell, n, m = net.cell, net.n, net.m
     kernels = find_backend(traj.backend)
     rows = traj.T * traj.B
-    x = traj.x.reshape(rows, m)
-    dx = empty((rows, m), net.dtype)
 
-    def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any, biases: Any) -> dict[str, NDArray]:
-        da = da.reshape(rows, -1, n)
-        runs = input_runs(inputs)
-        dU = [kernels.outer(da, p * n, length * n, x, m).reshape(length, n, m) for _, p, length in runs]
-        if m > 0:
-            kernels.input_adjoint(dx, da, getattr(net, "U" + suffix), runs, more=suffix == "2")
+    def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any) -> dict[str, NDArray]:
+        da, flat = da.reshape(rows, -1, n), x.reshape(rows, m)
+        dU = [
+            kernels.outer(da, p * n, length * n, flat, m).reshape(length, n, m) for _, p, length in input_runs(inputs)
+        ]
         return {
-            "W" + suffix: kernels.outer(da, 0, recurrent * n, e, n).reshape(recurrent, n, n),
+            "W" + suffix: kernels.outer(da, 0, recurrent * n, e.reshape(rows, -1), n).reshape(recurrent, n, n),
             "U" + suffix: np.concatenate(dU),
-            "b" + suffix: kernels.column_sums(da)[list(biases)],
         }
 
-    out = stage("", da, emitted(traj), cell.recurrent, cell.inputs, cell.biases)
+    out = stage("", da, e, cell.recurrent, cell.inputs)
     if cell.two_stage:
-        every = range(len(cell.gates2))
-        out |= stage("2", da2, traj.inner.reshape(rows, n), len(cell.gates2), every, every)
-    return out | {"x": dx.reshape(traj.x.shape)}
+        out |= stage("2", da2, q, len(cell.gates2), range(len(cell.gates2)))
+    return out
+
+
+def bias_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDArray]:
+    """sum over t, b of da, for b and b2."""
+    kernels, cell, shape = find_backend(traj.backend), traj.net.cell, (traj.T * traj.B, -1, traj.net.n)
+    out = {"b": kernels.column_sums(da.reshape(shape))[list(cell.biases)]}
+    if cell.two_stage:
+        out["b2"] = kernels.column_sums(da2.reshape(shape))
+    return out
+
+
+def to_inputs(traj: Trajectory, da: NDArray, da2: NDArray, weights: Mapping[str, NDArray]) -> NDArray:
+    """U^T da + U2^T da2 as (T, B, m), for U, U2 among ``weights``."""
+    net, kernels = traj.net, find_backend(traj.backend)
+    rows = traj.T * traj.B
+    dx = empty((rows, net.m), net.dtype)
+    if net.m > 0:
+        kernels.input_adjoint(dx, da.reshape(rows, -1, net.n), weights["U"], input_runs(net.cell.inputs))
+        if net.cell.two_stage:
+            every = input_runs(range(len(net.cell.gates2)))
+            kernels.input_adjoint(dx, da2.reshape(rows, -1, net.n), weights["U2"], every, more=True)
+    return dx.reshape(traj.x.shape)

@@ -70,6 +70,13 @@ def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None =
         jacobians = local_jacobians(traj)
         G = full_adjoints(jacobians, direct)
         return Gradients(loss=0.0, s=G, s0=G[0], **explicit_gradients(traj, jacobians, G[1:]))
+    gs, da, da2 = adjoints(traj, gh, last)
+    return Gradients(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
+
+
+def adjoints(traj: Trajectory, gh: NDArray, last: NDArray | None = None) -> tuple[NDArray, NDArray, NDArray]:
+    """dL/ds_t (T+1, B, S, n), dL/da_t (T, B, P, n), dL/da2_t (T, B, P2, n) of a network; see ``backpropagate``."""
+    net = traj.net
     gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
     gs[-1] = 0 if last is None else last
     find_backend(traj.backend).backprop(net.cell, net.phi)(
@@ -86,7 +93,7 @@ def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None =
         constants(net),
         tile_rows(net.n),
     )
-    return Gradients(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
+    return gs, da, da2
 
 
 @backpropagate.register

@@ -1,10 +1,12 @@
 """CPU kernels: parallel over batch tiles or rows, one BLAS thread inside each.
 
-A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``output``); plain kernels elsewhere.
+A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``); plain kernels
+elsewhere.
 """
 
 from .backprop import backprop
 from .chain import adjoint_chain
+from .curvature import curvature
 from .jacobian import dense, factors
 from .output import output, output_vjp
 from .pointwise import gated_slope, update, update_vjp
@@ -19,6 +21,7 @@ __all__ = [
     "affine",
     "backprop",
     "column_sums",
+    "curvature",
     "dense",
     "dense_chain",
     "factors",

@@ -100,8 +100,7 @@ def _tangent_chain(
         scratch = (z[:rows], z2[:rows], e[:rows], q[:rows])
         for d in range(steps):
             if driven:
-                z[:rows] = dz[d, r0:r1]
-                z2[:rows] = dz2[d, r0:r1]
+                scratch = (dz[d, r0:r1], dz2[d, r0:r1], e[:rows], q[:rows])
             else:
                 z[:rows] = 0
                 z2[:rows] = 0
@@ -117,7 +116,8 @@ def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors,
     """Carry v[R, S, n] (with exponent[R]) from state t_from on; out[d], exponents[d] hold it d + 1 steps later.
 
     dz[D, R, P, n], dz2[D, R, P2, n] are changes of the pre-activations at each step, or have D = 0: none. With
-    changes given, no exponent is taken out (the caller adds quantities of one scale).
+    changes given, no exponent is taken out (the caller adds quantities of one scale), and dz, dz2 hold the tangents of
+    the pre-activations on return.
     """
     weights = pack(W, transposed=True), pack(W2, transposed=True)
     _tangent_chain(out, exponents, v, exponent, sample, t_from, (dz, dz2), factors, weights, masks, emits_state, len(W))
