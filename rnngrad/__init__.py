@@ -43,6 +43,7 @@ _NAMES = {
     "unflatten_parameters": "gradients.flat",
     "GradientFlow": "gradients.flow",
     "growth_bounds": "analysis.bounds",
+    "numerical_radius": "analysis.numerical_range",
     "linear_recurrence": "analysis.linear",
     "mean_field": "analysis.mean_field",
     "edge_of_chaos": "analysis.mean_field",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from .analysis.linear import linear_recurrence
     from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon
+    from .analysis.numerical_range import numerical_radius
     from .analysis.phase_diagram import phase_diagram
     from .analysis.products import singular_values
     from .analysis.reach import gradient_map, gradient_reach, layer_reach

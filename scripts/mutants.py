@@ -28,6 +28,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_losses.py",
     "tests/test_bounds.py",
     "tests/test_mean_field.py",
+    "tests/test_numerical_range.py",
     "tests/test_system.py",
     "tests/test_rollout.py",
     "tests/test_gradients_agree.py",
@@ -205,6 +206,9 @@ MUTANTS = [
     ("bounds: squares underflow", "analysis/step_bounds.py", "np.abs(p).max(axis=(-3, -2, -1), initial=0)", "1 + 0 * np.abs(p).max(axis=(-3, -2, -1), initial=0)"),
     ("bounds: padded steps count", "analysis/bounds.py", "np.minimum(np.arange(T + 1), lengths[:, None])", "np.minimum(np.arange(T + 1), T + 0 * lengths[:, None])"),
     ("bounds: tightness of a loose bound", "analysis/bounds.py", "np.fmin(np.fmin(self.log_product, self.log_upper), self.log_block)", "self.log_upper"),
+    ("numerical_range: only the Hermitian part of A itself", "analysis/numerical_range.py", "turned = np.exp(-1j * theta) * A", "turned = np.exp(0j * theta) * A"),
+    ("numerical_range: corner at the left line", "analysis/numerical_range.py", "return float(np.hypot(along, across))", "return float(along)"),
+    ("numerical_range: half of the angles dropped", "analysis/numerical_range.py", "(middle, right, height, at_right))", ")"),
     # mean field
     ("mean_field: bias variance left out of q", "analysis/mean_field.py", "1 - (g * g * _averages(activation, q)[0] + sigma2) / q", "1 - g * g * _averages(activation, q)[0] / q"),
     ("mean_field: exponent of the norm's square", "analysis/mean_field.py", "return 0.5 * float(np.log(chi))", "return float(np.log(chi))"),
