@@ -20,7 +20,7 @@ from rnngrad.report.progress import Bar, Plan
 DATA = (
     Path(__file__).resolve().parents[2] / "shared" / "data"
 )  # inputs too large for the package; tests that need them are skipped without
-FIGURES = ("gradient_by_lag", "gradient_map", "spectrum", "singular_values", "saturation")
+FIGURES = ("gradient_by_lag", "verdict", "gradient_map", "spectrum", "singular_values", "saturation", "truncation")
 
 
 def network(cell="lstm", n=4, m=2, **options):

@@ -3,51 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._results import Result
+from ..network import Network
+from .lag_ranges import GROWN
 from .words import factor, short
 
-#: Cells whose units carry their state by a factor of their own: what it is called, and what raises it.
+CLIPPED_FROM = 10.0  # growth up to which a gradient counts as not yet exploded: its norm then is where to clip
+
+
+class Leak(NamedTuple):
+    """The factor by which a unit carries its own state: its name, the gate it comes from, and which way opens it."""
+
+    name: str
+    gate: str
+    sign: int
+    other: str = ""  # the gate that writes, where it is one of its own
+
+
 LEAKS = {
-    "lstm": ("the forget gate", "Raise the forget gate's bias by about {shift}"),
-    "gru": ("the update gate", "Raise the update gate's bias by about {shift}"),
-    "gru_reset_before": ("the update gate", "Raise the update gate's bias by about {shift}"),
-    "gru_delayed": ("the update gate", "Raise the update gate's bias by about {shift}"),
-    "gated_unit": ("the copying gate", "Raise the gate's bias by about {shift}"),
-    "mgu": ("one minus the gate", "Lower the gate's bias by about {shift}"),
-    "continuous": ("1 - alpha", "Sample with a smaller step dt, or give the units longer time constants tau"),
+    "lstm": Leak("the forget gate", "the forget gate", 1, "the input gate"),
+    "gru": Leak("the update gate", "the update gate", 1),
+    "gru_reset_before": Leak("the update gate", "the update gate", 1),
+    "gru_delayed": Leak("the update gate", "the update gate", 1),
+    "gated_unit": Leak("the copying gate", "the gate", 1),
+    "mgu": Leak("one minus the gate", "the gate", -1),
+    "continuous": Leak("1 - alpha", "", 0),
 }
 
 
-def leak_words(net: Any) -> tuple[str, str]:
-    """What the factor of a unit's own is called, and what raises it."""
-    base = net.cell.name.removesuffix("_dropout").removesuffix("_scaled")
-    return LEAKS.get(
-        base, ("its own path", "Raise the factor by which a unit keeps its state, in logits by about {shift}")
-    )
+def leak_words(net: Any) -> Leak:
+    """How a unit's own path is called in this network."""
+    base = net.cell.name.removesuffix("_dropout").removesuffix("_scaled") if isinstance(net, Network) else ""
+    return LEAKS.get(base, Leak("its own path", "the gates that keep the state", 1))
 
 
 @dataclass(frozen=True)
 class Remedy(Result):
-    """What to change ("clip", "initialization", "gate bias", "inputs", "window", "architecture") and why."""
+    """What to change and why.
+
+    Attributes
+    ----------
+    kind : str
+        "clip", "initialization", "gate bias", "time constant", "inputs", "window" or "architecture".
+    advice : str
+    """
 
     kind: str
     advice: str
 
 
-def against_vanishing(net: Any, d: dict[str, float], saturated: float) -> list[Remedy]:
+def against_vanishing(net: Any, d: dict[str, float]) -> list[Remedy]:
     """Remedies, the likeliest first. ``d`` are the verdict's numbers; what is worked out here is added to them."""
     out = []
-    if d["saturated"] > saturated:
+    if d["saturated"] > d["saturated_limit"]:
         advice = "Scale inputs and weights down until the units leave the flat ends of the activation."
         out.append(Remedy("inputs", advice))
     if np.isfinite(d["leak_median"]) and d["leak_median"] < d["leak_needed"]:
-        d["gate_shift"] = logit(d["leak_needed"]) - logit(d["leak_median"])
-        advice = leak_words(net)[1].format(shift=short(d["gate_shift"]))
-        out.append(Remedy("gate bias", f"{advice}: the median unit then carries its state {d['wanted']:.0f} steps."))
+        out.append(_longer_leak(net, d))
     if np.isfinite(d["log_a_priori"]):
         out.append(Remedy("initialization", _start(d)))
         if net.cell.name != "continuous":
@@ -56,10 +72,42 @@ def against_vanishing(net: Any, d: dict[str, float], saturated: float) -> list[R
     elif np.isfinite(d["leak_median"]) and not out:
         advice = "The median unit does carry its state this far; let the loss reach it (readout, skip connections)."
         out.append(Remedy("architecture", advice))
-    if np.isfinite(d["horizon"]):
-        steps = f"{d['horizon']:.0f} steps"
-        out.append(Remedy("window", f"Until then backpropagation truncated at {steps} loses next to nothing."))
+    if np.isfinite(d["window"]):
+        out.append(
+            Remedy(
+                "window",
+                f"Until then backpropagation truncated at {d['window']:.0f} steps will do: it differs from the whole "
+                f"gradient by at most {short(d['window_percent'])} % of its norm.",
+            )
+        )
     return out
+
+
+def _longer_leak(net: Any, d: dict[str, float]) -> Remedy:
+    """The bias or time constant with which a unit by itself carries its state over the wanted lag."""
+    wanted, leak = f"{d['wanted']:.0f}", leak_words(net)
+    if leak.sign == 0:
+        d["tau_needed"] = net.dt / (1 - d["leak_needed"])
+        return Remedy(
+            "time constant",
+            f"Give the units time constants tau of about {short(d['tau_needed'])} and longer (now {short(d['tau'])} in "
+            f"the median, dt {short(d['dt'])}): by itself a unit then carries its state {wanted} steps.",
+        )
+    d["gate_shift"] = logit(d["leak_needed"]) - logit(d["leak_median"])
+    way = "Raise" if leak.sign > 0 else "Lower"
+    advice = (
+        f"{way} the bias of {leak.gate} by about {short(d['gate_shift'])}: the median unit then carries its state "
+        f"{wanted} steps."
+    )
+    if d["wanted"] > 2:
+        d["chrono_range"] = d["wanted"] - 1
+        d["chrono_bias"] = leak.sign * float(np.log(d["chrono_range"]))
+        advice += (
+            f" To start anew, draw it as {'' if leak.sign > 0 else '-'}ln U(1, {d['chrono_range']:.0f}), which goes to "
+            f"{short(d['chrono_bias'])}{f', and that of {leak.other} as its negative' if leak.other else ''} (chrono "
+            "initialization, Tallec & Ollivier): the units' memories then spread over all lags up to that."
+        )
+    return Remedy("gate bias", advice)
 
 
 def _start(d: dict[str, float]) -> str:
@@ -86,15 +134,9 @@ def _start(d: dict[str, float]) -> str:
     )
 
 
-def against_explosion(net: Any, d: dict[str, float], grown: float) -> list[Remedy]:
+def against_explosion(net: Any, d: dict[str, float]) -> list[Remedy]:
     """Remedies, the likeliest first; see :func:`against_vanishing`."""
-    growth = factor(d["largest_rare_log_ratio"])
-    out = [
-        Remedy(
-            "clip",
-            f"Clip the gradient's norm: a growth by {growth} makes one step undo many, while its direction is of use.",
-        )
-    ]
+    out = [Remedy("clip", _clip(d))]
     if np.isfinite(d["log_a_priori"]):
         d["target_lam"] = 1 / d["gamma"]
         advice = (
@@ -106,8 +148,26 @@ def against_explosion(net: Any, d: dict[str, float], grown: float) -> list[Remed
         advice = f"Scale the recurrent weights down: their largest singular value is {short(d['lam'])}."
         out.append(Remedy("initialization", advice))
     steps = f"{d['grown_lag']:.0f} steps"
-    out.append(Remedy("window", f"Truncate at {steps}, where growth passes ×{grown:g} for one step in ten."))
+    out.append(Remedy("window", f"Truncate at {steps}, where growth passes ×{GROWN:g} for one step in ten."))
     return out
+
+
+def _clip(d: dict[str, float]) -> str:
+    """At which norm, taken from the norms that were measured."""
+    growth = factor(d["largest_rare_log_ratio"])
+    why = f"a growth by {growth} makes one step undo many, while its direction is of use."
+    if np.isfinite(d["median_norm"]):
+        return (
+            f"Clip the gradient's norm at {short(d['clip'])}, the median of the {d['norms']:.0f} norms given (largest "
+            f"{short(d['largest_norm'])}): {why}"
+        )
+    if not d["clip"] > 0:
+        return f"Clip the gradient's norm: {why}"
+    whole = f"; the whole of it has {short(d['full_norm'])}" if np.isfinite(d["full_norm"]) else ""
+    return (
+        f"Clip the gradient's norm at {short(d['clip'])}, what it has while nine steps in ten have grown by less than "
+        f"×{CLIPPED_FROM:g} (truncated at {d['clip_window']:.0f} steps{whole}): {why}"
+    )
 
 
 def logit(p: float) -> float:

@@ -79,6 +79,7 @@ def truncation_bias(
     wanted: float = 0.1,
     criterion: str = "bias",
     parameters: Sequence[str] | None = None,
+    longest: int | None = None,
 ) -> TruncationBias:
     """Bias and direction of truncated backpropagation through time, for many windows from one walk.
 
@@ -95,6 +96,8 @@ def truncation_bias(
         their logarithm and T among them, then every window between the last that is not good enough and the first
         from which on all are, so that ``smallest`` is right to the step unless the bias crosses ``wanted`` more than
         once between two neighbours of the 48. Windows that are given are not added to.
+    longest : int
+        Largest of the windows chosen by default, where T of them are too dear.
     k1 : int
         Steps between two truncated passes.
     wanted : float
@@ -130,7 +133,8 @@ def truncation_bias(
     if given:
         windows = np.unique(steps("windows", windows, k1, traj.T))
     else:
-        coarse = np.arange(traj.T + 1) if traj.T <= _EVERY else log_spaced(traj.T, _COUNT)
+        longest = traj.T if longest is None else _checks.integer("longest", longest, k1, traj.T)
+        coarse = np.arange(longest + 1) if longest <= _EVERY else log_spaced(longest, _COUNT)
         windows = np.unique(np.maximum(coarse, k1))
     with one_blas_thread():
         full = _Full(bptt(traj, loss), parameters)
@@ -138,7 +142,7 @@ def truncation_bias(
         if not given:
             first = _smallest(rows, criterion, wanted)
             failing = [w for w in windows if w < first]
-            between = range(int(failing[-1]) + 1, int(min(first, traj.T))) if failing else range(0)
+            between = range(int(failing[-1]) + 1, int(first)) if failing and np.isfinite(first) else range(0)
             if between:
                 rows |= dict(_compared(traj, loss, between, k1, full))
     listed = sorted(rows)

@@ -1,4 +1,4 @@
-"""A verdict in plain words: does the gradient vanish, explode or arrive, why, and what would help.
+"""A verdict in plain words: does the gradient vanish, explode or arrive, over which lags, why, and what would help.
 
 The rules are few and stated here. Gradients are compared with their own size at the step of the loss; "far enough" is
 a number of steps that the caller names (or WANTED).
@@ -6,6 +6,8 @@ a number of steps that the caller names (or WANTED).
 - exploding: one reference step in ten grows by more than GROWN within the wanted lag;
 - vanishing: at the wanted lag the median gradient is below LOST of its size;
 - healthy: neither.
+
+The same rule labels each decade of the lag axis by itself, see :mod:`rnngrad.analysis.lag_ranges`.
 """
 
 from __future__ import annotations
@@ -14,26 +16,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _checks
 from .._results import Result
-from ..dynamics.rollout import Trajectory
+from ..gradients.bptt import bptt
+from ..gradients.truncated import truncated_bptt
 from ..losses import Loss
 from ..network import Network
+from .lag_ranges import GROWN, LOST, RARE, LagRange, label_of, lag_ranges
 from .memory import horizon
 from .reach import GradientReach, gradient_reach, steps_with_loss
-from .remedies import Remedy, against_explosion, against_vanishing, leak_words
+from .reasons import in_one_sentence, reasons
+from .remedies import CLIPPED_FROM, Remedy, against_explosion, against_vanishing
 from .saturation import Saturation, saturation
 from .step_bounds import StepBounds, step_bounds
 from .time_constants import leak_rates
-from .words import factor, short
+from .truncation import TruncationBias, truncation_bias
 
 WANTED = 100  # steps that a gradient should travel when nobody says how many
-LOST = 1e-3  # a gradient below this share of its size does not teach
-GROWN = 1e3  # growth that makes one step of gradient descent leap
-RARE = 0.9  # quantile of the reference steps that decides on explosion: one in ten is enough to break training
 SATURATED = 0.25  # share of unit-steps at the flat ends of the activation that counts as a cause
+WINDOW_BIAS = 0.1  # relative bias at which a truncated gradient will do
 REFERENCE_STEPS = 64
+_COST = 2e10  # multiplications that the search for a window may cost unasked: a second or two
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Verdict(Result):
         Why, each with the number that shows it.
     remedies : tuple of Remedy
         What would help, the likeliest first; empty for a healthy network.
+    ranges : tuple of LagRange
+        The label of each decade of the lag axis by itself, as far as the gradient was followed.
+    lags, median, rare : ndarray (L,)
+        What the rules are about: quantiles 0.5 and RARE of log(||dL_t/ds_{t-lag}||/||dL_t/ds_t||) at each lag.
     numbers, thresholds : dict
         Every number in the text by name, and the constants of the rules. NaN where a number does not apply.
     """
@@ -58,6 +67,10 @@ class Verdict(Result):
     summary: str
     reasons: tuple[str, ...]
     remedies: tuple[Remedy, ...]
+    ranges: tuple[LagRange, ...]
+    lags: NDArray[np.int64]
+    median: NDArray[np.float64]
+    rare: NDArray[np.float64]
     numbers: dict[str, float]
     thresholds: dict[str, float]
 
@@ -67,24 +80,30 @@ class Verdict(Result):
 
 
 def verdict(
-    traj: Trajectory,
+    traj: Any,
     loss: Loss,
     *,
     wanted: int | None = None,
+    norms: Any = None,
     reach: GradientReach | None = None,
     bounds: StepBounds | None = None,
     saturated: Saturation | None = None,
+    truncation: TruncationBias | None = None,
 ) -> Verdict:
     """Judge a network's gradients along a trajectory by the rules of this module.
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory or StackTrajectory
     loss : Loss
     wanted : int
         Lag that the gradient should reach; by default WANTED = 100 steps, or what the record has room for.
-    reach, bounds, saturated
-        Results already at hand; what is missing is computed (at most 64 reference steps).
+    norms : array (K,)
+        Gradient norms of past updates, such as ``fit(...).norm_history``: their median is where to clip. Without them
+        it is the norm of the gradient truncated where it has not exploded yet.
+    reach, bounds, saturated, truncation
+        Results already at hand; what is missing is computed (at most 64 reference steps, and windows that take a
+        second or two).
 
     Returns
     -------
@@ -104,117 +123,144 @@ def verdict(
     bounds = step_bounds(traj) if bounds is None else bounds
     if saturated is None and isinstance(traj.net, Network):
         saturated = saturation(traj)
-    d = _measure(traj, wanted, reach, bounds, saturated)
+    median, rare = reach.quantiles((0.5, RARE))
+    at = int(np.flatnonzero(reach.lags == wanted)[0])
+    if np.isnan(median[at]):
+        raise ValueError(f"no reference step with a loss has {wanted} steps before it; give a smaller wanted lag")
+    label = label_of(median[at], rare[: at + 1])
+    d = _measure(reach, median, rare, at) | _causes(traj, wanted, bounds, saturated)
     remedies: list[Remedy] = []
-    if d["largest_rare_log_ratio"] >= np.log(GROWN):
-        label = "exploding"
-        remedies = against_explosion(traj.net, d, GROWN)
-    elif d["median_log_ratio"] < np.log(LOST):
-        label = "vanishing"
-        remedies = against_vanishing(traj.net, d, SATURATED)
-    else:
-        label = "healthy"
+    if label == "exploding":
+        d |= _norms(traj, loss, norms, reach.lags, rare)
+        remedies = against_explosion(traj.net, d)
+    elif label == "vanishing":
+        d["window"], d["window_percent"] = _window(traj, loss, truncation)
+        remedies = against_vanishing(traj.net, d)
+    ranges = lag_ranges(reach.lags, median, rare)
+    closed = _closed(saturated)
+    d |= {f"closed_{name}_percent": share for name, share in closed.items()}
     return Verdict(
         label,
-        _summary(label, d),
-        tuple(_reasons(label, traj.net, d)),
+        in_one_sentence(label, d),
+        tuple(reasons(label, traj.net, d, ranges, closed)),
         tuple(remedies),
-        d,
-        {"wanted": WANTED, "lost": LOST, "grown": GROWN, "rare": RARE, "saturated": SATURATED},
-    )
+        ranges,
+        reach.lags,
+        median,
+        rare,
+        {name: float(value) for name, value in d.items()},
+        {"wanted": WANTED, "lost": LOST, "grown": GROWN, "rare": RARE, "saturated": SATURATED,
+         "clipped_from": CLIPPED_FROM, "window_bias": WINDOW_BIAS},
+    )  # fmt: skip
 
 
-def _measure(
-    traj: Trajectory, wanted: int, reach: GradientReach, bounds: StepBounds, saturated: Saturation | None
-) -> dict[str, float]:
-    """Every number that a sentence may need; logarithms are natural."""
-    median, rare = reach.quantiles((0.5, RARE))
-    within = horizon(reach, LOST)
-    lag = int(np.flatnonzero(reach.lags == wanted)[0])
-    if np.isnan(median[lag]):
-        raise ValueError(f"no reference step with a loss has {wanted} steps before it; give a smaller wanted lag")
-    rare = rare[: lag + 1]
+def _measure(reach: GradientReach, median: NDArray, rare: NDArray, at: int) -> dict[str, float]:
+    """What becomes of the gradient; logarithms are natural."""
+    within, wanted = horizon(reach, LOST), reach.lags[at]
+    rare = rare[: at + 1]
     peak = int(np.nanargmax(rare))
     grown = np.flatnonzero(rare >= np.log(GROWN))
-    leak = np.concatenate([np.zeros(0), *leak_rates(traj).values()])
-    values = [] if saturated is None else [row for row, kind in enumerate(saturated.kinds) if kind == "value"]
-    valid = np.arange(traj.T)[:, None] < traj.lengths
-    numbers = {
+    return {
         "wanted": wanted,
-        "median_log_ratio": median[lag],
-        "log_rate": median[lag] / wanted,
-        "rate": np.exp(median[lag] / wanted),
+        "median_log_ratio": median[at],
+        "log_rate": median[at] / wanted,
+        "rate": np.exp(median[at] / wanted),
         "largest_rare_log_ratio": rare[peak],
         "largest_rare_lag": reach.lags[peak],
         "grown_lag": reach.lags[grown[0]] if grown.size else np.nan,
         "horizon": within.median,
         "longest": within.longest,
+    }
+
+
+def _causes(traj: Any, wanted: int, bounds: StepBounds, saturated: Saturation | None) -> dict[str, float]:
+    """What the network allows: weights, slopes, leaks."""
+    net = traj.net
+    leak = np.concatenate([np.zeros(0), *leak_rates(traj).values()])
+    values = [] if saturated is None else [row for row, kind in enumerate(saturated.kinds) if kind == "value"]
+    valid = np.arange(traj.T)[:, None] < traj.lengths
+    share = np.mean(saturated.share[values]) if saturated and values else np.nan
+    continuous = isinstance(net, Network) and net.tau is not None
+    return {
         "gamma": bounds.gamma,
         "lam": bounds.lam,
         "log_a_priori": np.median(bounds.log_a_priori[valid]),
         "a_priori": np.exp(np.median(bounds.log_a_priori[valid])),
         "factored": np.exp(np.mean(bounds.log_factored[valid])),
-        "saturated": np.mean(saturated.share[values]) if saturated and values else np.nan,
-        "saturated_percent": 100 * np.mean(saturated.share[values]) if saturated and values else np.nan,
+        "saturated": share,
+        "saturated_percent": 100 * share,
+        "saturated_limit": SATURATED,
         "slope": np.mean(saturated.slope[values]) if saturated and values else np.nan,
         "leak_median": np.exp(np.median(leak)) if leak.size else np.nan,
         "leak_longest": np.exp(leak.max()) if leak.size else np.nan,
         "leak_needed": np.exp(np.log(LOST) / wanted),
+        "tau": np.median(net.tau) if continuous else np.nan,
+        "dt": net.dt if continuous else np.nan,
     }
-    return {name: float(value) for name, value in numbers.items()}
 
 
-def _summary(label: str, d: dict[str, float]) -> str:
-    wanted, change = f"{d['wanted']:.0f}", factor(d["median_log_ratio"])
-    if label == "exploding":
-        return (
-            f"The gradient explodes: at lag {d['largest_rare_lag']:.0f} one reference step in ten has grown by "
-            f"{factor(d['largest_rare_log_ratio'])} or more; the median over {wanted} steps is {change}."
-        )
-    if label == "vanishing":
-        at = f"from lag {d['horizon']:.0f} on" if np.isfinite(d["horizon"]) else f"beyond lag {d['longest']:.0f}"
-        return (
-            f"The gradient vanishes: {at}, half of the reference steps keep less than {LOST:g} of it; at lag {wanted} "
-            f"the median is {change}."
-        )
-    how = "just arrives" if d["median_log_ratio"] < np.log(10 * LOST) else "arrives"
-    return (
-        f"The gradient {how}: over {wanted} steps the median changes by {change}, not below {LOST:g}, and not one "
-        f"reference step in ten grows beyond ×{GROWN:g}."
+def _closed(saturated: Saturation | None) -> dict[str, float]:
+    """Percent of the time that each gate is closed, of those that are closed for long."""
+    if saturated is None:
+        return {}
+    gates = [i for i, kind in enumerate(saturated.kinds) if kind == "gate" and saturated.low[i].mean() > SATURATED]
+    return {saturated.names[i]: 100 * float(saturated.low[i].mean()) for i in gates}
+
+
+def _norms(traj: Any, loss: Loss, norms: Any, lags: NDArray, rare: NDArray) -> dict[str, float]:
+    """The norm at which to clip, and what it was taken from."""
+    if norms is not None:
+        norms = _checks.array("norms", norms, ("K",))
+        if not norms.size or norms.min() < 0:
+            raise ValueError(f"norms holds {norms.size} numbers; it must hold norms of gradients, at least one")
+        middle = np.median(norms)
+        return {"clip": middle, "median_norm": middle, "norms": norms.size, "largest_norm": norms.max()}
+    window = int(lags[np.argmax(rare >= np.log(CLIPPED_FROM))])
+    with np.errstate(over="ignore", invalid="ignore"):  # the whole gradient may be beyond floats; that is said
+        full = bptt(traj, loss).norm()
+    return {
+        "clip": truncated_bptt(traj, loss, window=window).norm(),
+        "clip_window": window,
+        "full_norm": full if np.isfinite(full) else np.nan,
+        "median_norm": np.nan,
+    }
+
+
+def _window(traj: Any, loss: Loss, truncation: TruncationBias | None) -> tuple[float, float]:
+    """(smallest window that will do, the percentage it is good to); inf where none was found, NaN where none is asked.
+
+    The readout has no memory to cut, so it is left out of the comparison.
+    """
+    if truncation is None:
+        truncation = affordable_truncation(traj, loss)
+    if truncation is None:
+        return np.nan, np.nan
+    wanted = truncation.wanted if truncation.criterion == "bias" else np.nan
+    return truncation.smallest, 100 * wanted
+
+
+def affordable_truncation(traj: Any, loss: Loss) -> TruncationBias | None:
+    """Truncation bias of what has a memory, over windows that take a second or two; None where there is no gradient.
+
+    "No gradient" is an exact zero of all parameters that reach through time, or a full gradient beyond floats.
+    """
+    net = traj.net
+    with np.errstate(over="ignore", invalid="ignore"):
+        grads = dict(bptt(traj, loss).parameters())
+    names = [name for name in grads if name not in ("V", "c") or getattr(net, "feedback", False)]
+    finite = all(np.isfinite(g).all() for g in grads.values())
+    if not finite or not any(np.any(grads[name]) for name in names):
+        return None
+    longest = int(np.clip(_COST // (traj.T * traj.B * _multiplications(net)), 1, traj.T))
+    return truncation_bias(traj, loss, wanted=WINDOW_BIAS, parameters=names, longest=longest)
+
+
+def _multiplications(net: Any) -> int:
+    """Of a row with the Jacobian of one step and with what makes parameter gradients of it."""
+    return 2 * sum(int(value.size) for name, value in _parameters(net) if name[0] in "WU") + net.N**2 * (
+        not isinstance(net, Network)
     )
 
 
-def _reasons(label: str, net: Any, d: dict[str, float]) -> list[str]:
-    wanted = f"{d['wanted']:.0f}"
-    out = [f"On average over {wanted} steps the gradient is multiplied by {short(d['rate'])} per step."]
-    if np.isfinite(d["log_a_priori"]):
-        bound = "the largest slope of the activation times the largest singular value of W"
-        if net.cell.name == "continuous":
-            bound = "1 - alpha, plus alpha times slope times the largest singular value of W,"
-        if d["log_a_priori"] < 1e-6:
-            out.append(
-                f"It cannot grow: {bound} is {short(d['a_priori'])}, which bounds every step, whatever the input."
-            )
-        else:
-            out.append(f"The a-priori bound allows growth: {bound} is {short(d['a_priori'])}.")
-        if np.isfinite(d["slope"]):
-            out.append(f"Along the trajectory the slope of the activation is {short(d['slope'])} on average.")
-    elif label == "exploding":
-        out.append(f"The norms of the paths through a step allow a factor of {short(d['factored'])} per step.")
-    elif label == "vanishing":
-        bound = f"The norms of the paths through a step bound it by a factor of {short(d['factored'])} on average"
-        out.append(
-            f"{bound}: {'that alone makes it vanish' if d['factored'] < 1 else 'they do not force it to vanish'}."
-        )
-    if d["saturated"] > SATURATED and label == "vanishing":
-        share = short(d["saturated_percent"])
-        out.append(f"{share} % of the values are saturated, where the activation passes next to nothing.")
-    if np.isfinite(d["leak_median"]):
-        name = leak_words(net)[0]
-        out.append(
-            f"By {name} alone the median unit keeps {short(d['leak_median'])} of its state per step and the longest "
-            f"{short(d['leak_longest'])}; to keep {LOST:g} over {wanted} steps takes {short(d['leak_needed'])}."
-        )
-        if d["rate"] > d["leak_longest"]:
-            out.append(f"The gradient outlasts that: loops through the weights carry it, not {name} of a single unit.")
-    return out
+def _parameters(net: Any) -> Any:
+    return net.parameters.items() if isinstance(net.parameters, dict) else net.parameters()

@@ -48,6 +48,12 @@ run far to the left of the diagonal are long memories; dark columns are states t
 _LAYERS = """
 The same gradient, taken apart by layer: what of it arrives at the states of each layer. The output is made of the
 top layer only, so the layers below receive their part one step earlier, through it."""
+_VERDICT = """
+The rules at work: each decade of lags is judged by itself. Between the two lines a gradient teaches; the dashed curve
+is what one reference step in ten exceeds."""
+_TRUNCATION = """
+What truncated backpropagation through time would lose: distance of the truncated gradient g_w of all recurrent
+parameters from the full gradient g, against the window w; thin lines are single parameters."""
 _SPECTRA = """
 Eigenvalues of the recurrent matrices and of local Jacobians J_t = ds_t/ds_{t−1}. Eigenvalues inside the unit circle
 say that a product of equal matrices fades in the end; the largest singular value σ_max says how much one step can
@@ -68,6 +74,9 @@ def pictures(measured: Measured, name: str, suffix: str = "") -> list[Picture]:
         ("gradient_by_lag", (measured.growth,), "Gradient against lag", _LAG, (6.8, 4.9)),
         ("gradient_map", (measured.map,), "From which step to which", _MAP, (6.2, 5.0)),
     ]
+    rows.insert(1, ("verdict", (measured.verdict,), "Verdict by lag", _VERDICT, (6.8, 4.7)))
+    if measured.truncation is not None:
+        rows.append(("truncation", (measured.truncation,), "Truncation", _TRUNCATION, (6.8, 4.4)))
     if measured.layers is not None:
         rows.insert(1, ("layers", (measured.layers,), "Gradient by layer", _LAYERS, (6.8, 4.7)))
     if spectra:

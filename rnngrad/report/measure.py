@@ -14,6 +14,7 @@ from .._results import Result
 from ..analysis import growth, memory, products, reach, saturation, spectra, step_bounds, time_constants, verdict
 from ..analysis.memory import MemoryHorizon
 from ..analysis.time_constants import TimeConstants
+from ..analysis.truncation import TruncationBias
 from ..dynamics.rollout import Trajectory
 from ..losses import Loss
 from ..network import Network
@@ -66,8 +67,9 @@ class Settings(Result):
 class Measured(Result):
     """The analyses of one network.
 
-    ``weights`` or ``jacobians`` is None where the matrix is too large to decompose; a stack or a user's system has
-    neither ``weights`` nor ``saturation``, and only a stack of several layers has ``layers``.
+    ``truncation`` is None where there is no finite gradient to compare with, ``weights`` or ``jacobians`` where the
+    matrix is too large to decompose; a stack or a user's system has neither ``weights`` nor ``saturation``, and only a
+    stack of several layers has ``layers``.
     """
 
     settings: Settings
@@ -80,6 +82,7 @@ class Measured(Result):
     layers: reach.LayerReach | None
     memory: MemoryHorizon
     constants: TimeConstants
+    truncation: TruncationBias | None
     verdict: verdict.Verdict
 
 
@@ -148,7 +151,10 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
         layers = reach.layer_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
     horizon = memory.horizon(gradient, verdict.LOST)
     constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
-    judged = verdict.verdict(traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat)
+    cut = verdict.affordable_truncation(traj, loss)
+    judged = verdict.verdict(
+        traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat, truncation=cut
+    )
     tick(1.0)
     return Measured(
         settings=settings,
@@ -161,5 +167,6 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
         layers=layers,
         memory=horizon,
         constants=constants,
+        truncation=cut,
         verdict=judged,
     )

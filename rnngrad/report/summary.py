@@ -11,6 +11,7 @@ from .. import __version__
 from .._results import plain
 from ..analysis.saturation import Saturation
 from ..analysis.spectra import Spectrum
+from ..analysis.truncation import TruncationBias
 from ..analysis.words import factor
 from ..dynamics.rollout import Trajectory
 from ..network import Network
@@ -114,7 +115,8 @@ def measured(m: Measured, traj: Trajectory, record: tuple[int, int]) -> dict[str
             "map_first": s.map_first,
             "map_last": s.map_last,
         },
-        "verdict": m.verdict.to_dict(),
+        "verdict": {k: v for k, v in m.verdict.to_dict().items() if k not in ("lags", "median", "rare")},
+        "truncation": _truncation(m.truncation),
         "horizon": {
             "eps": m.memory.eps,
             "median": m.memory.median,
@@ -178,6 +180,14 @@ def _constants(m: Measured) -> dict[str, Any]:
         "leak_tau_median": np.median(tau) if tau.size else None,
         "leak_tau_longest": tau.max() if tau.size else None,
     }
+
+
+def _truncation(cut: TruncationBias | None) -> dict[str, float] | None:
+    """The smallest window, and what it costs in bias and direction."""
+    if cut is None:
+        return None
+    out = {"wanted": cut.wanted, "smallest": cut.smallest, "longest": int(cut.windows[-1])}
+    return out | (cut.at(int(cut.smallest)) if np.isfinite(cut.smallest) else {})
 
 
 def _saturation(flat: Saturation | None) -> list[dict[str, Any]]:
