@@ -55,6 +55,8 @@ _NAMES = {
     "layer_reach": "analysis.reach",
     "gradient_map": "analysis.reach",
     "singular_values": "analysis.products",
+    "hessian_operator": "analysis.hessian",
+    "hessian_spectrum": "analysis.hessian",
     "weight_spectrum": "analysis.spectra",
     "jacobian_spectrum": "analysis.spectra",
     "truncation_bias": "analysis.truncation",
@@ -79,6 +81,7 @@ __all__ = ["__version__", *_NAMES, *_MODULES]
 if TYPE_CHECKING:
     from . import losses
     from .analysis.bounds import growth_bounds
+    from .analysis.hessian import hessian_operator, hessian_spectrum
     from .analysis.linear import linear_recurrence
     from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon

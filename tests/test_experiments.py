@@ -60,3 +60,17 @@ def test_vanishing_exploding(run):
     low, median, high = arrays["log_ratio"][:, :, -1].T / 20
     assert (low <= median).all() and (median <= high).all()
     np.testing.assert_allclose(median, arrays["prediction.lambda1"], atol=0.08)  # 1/sqrt(n) of 1
+
+
+def test_hessian_spectrum(run, capsys):
+    arrays = run("hessian_spectrum", "--cells", "vanilla", "--units", 2, "--training", 3, "--probes", 3, "--steps", 6)
+    size = 2 * 2 + 2 + 2 + 12 * 2 + 12
+    for part, matrix in enumerate(("hessian", "gauss_newton"), start=1):
+        assert arrays[f"{part}.matrix"] == matrix and arrays[f"{part}.size"] == size
+        assert arrays[f"{part}.eigenvalues"].shape == (size,)
+        # all eigenvalues, found one by one, add up to the trace that the probes estimate
+        off = arrays[f"{part}.eigenvalues"].sum() - arrays[f"{part}.trace"]
+        assert abs(off) <= 6 * arrays[f"{part}.trace_error"]
+    largest = arrays["2.eigenvalues"][0]
+    assert arrays["2.eigenvalues"].min() >= -1e-12 * largest
+    assert "Gauss-Newton matrix, largest eigenvalue" in capsys.readouterr().out

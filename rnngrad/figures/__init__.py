@@ -17,6 +17,7 @@ _DRAWN_BY = {
     "MemoryHorizon": "horizon",
     "TimeConstants": "time_constants",
     "Spectrum": "spectrum",
+    "HessianSpectrum": "hessian",
     "SingularValues": "singular_values",
     "Saturation": "saturation",
     "Verdict": "verdict",
