@@ -59,6 +59,8 @@ _NAMES = {
     "hessian_spectrum": "analysis.hessian",
     "weight_spectrum": "analysis.spectra",
     "jacobian_spectrum": "analysis.spectra",
+    "product_spectrum": "analysis.product_spectrum",
+    "circular_law": "analysis.circular_law",
     "truncation_bias": "analysis.truncation",
     "verdict": "analysis.verdict",
     "fit": "training.fit",
@@ -81,12 +83,14 @@ __all__ = ["__version__", *_NAMES, *_MODULES]
 if TYPE_CHECKING:
     from . import losses
     from .analysis.bounds import growth_bounds
+    from .analysis.circular_law import circular_law
     from .analysis.hessian import hessian_operator, hessian_spectrum
     from .analysis.linear import linear_recurrence
     from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon
     from .analysis.numerical_range import numerical_radius
     from .analysis.phase_diagram import phase_diagram
+    from .analysis.product_spectrum import product_spectrum
     from .analysis.products import singular_values
     from .analysis.reach import gradient_map, gradient_reach, layer_reach
     from .analysis.saturation import saturation

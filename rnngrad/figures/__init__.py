@@ -17,6 +17,8 @@ _DRAWN_BY = {
     "MemoryHorizon": "horizon",
     "TimeConstants": "time_constants",
     "Spectrum": "spectrum",
+    "ProductSpectrum": "product_spectrum",
+    "CircularLaw": "circular_law",
     "HessianSpectrum": "hessian",
     "SingularValues": "singular_values",
     "Saturation": "saturation",
