@@ -10,7 +10,18 @@ from systems import linear, orthogonal, probe, zero
 
 import rnngrad as rg
 from rnngrad import figures
-from rnngrad.analysis import growth, memory, products, reach, saturation, spectra, step_bounds, time_constants, verdict
+from rnngrad.analysis import (
+    comparison,
+    growth,
+    memory,
+    products,
+    reach,
+    saturation,
+    spectra,
+    step_bounds,
+    time_constants,
+    verdict,
+)
 from rnngrad.losses import last_step, squared_error
 
 rng = np.random.default_rng(0)
@@ -196,7 +207,7 @@ def results(traj):
     steps = step_bounds.step_bounds(traj)
     constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
     horizon = memory.horizon(gradient)
-    by_lag = growth.growth_by_lag(gradient, chain, steps, constants, horizon)
+    by_lag = growth.growth_by_lag(gradient, chain, steps, constants, 1e-3)
     return [
         rg.growth_bounds(traj),
         gradient,
@@ -208,7 +219,7 @@ def results(traj):
         horizon,
         constants,
         by_lag,
-        growth.Comparison({"one": by_lag, "two": by_lag}, 3, "a lag", "steps", "a title"),
+        comparison.Comparison({"one": by_lag, "two": by_lag}, 3, "a lag", "steps", "a title"),
         verdict.verdict(traj, loss),
     ]
 

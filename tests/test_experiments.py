@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rnngrad as rg
+from rnngrad.analysis import words
+
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
@@ -74,3 +77,36 @@ def test_hessian_spectrum(run, capsys):
     largest = arrays["2.eigenvalues"][0]
     assert arrays["2.eigenvalues"].min() >= -1e-12 * largest
     assert "Gauss-Newton matrix, largest eigenvalue" in capsys.readouterr().out
+
+
+def test_compare_cells(run, capsys):
+    """The numbers are quantiles of the gradient flow of the same networks; the title names those at the delay."""
+    arrays = run("compare_cells", "--units", 4, "--delay", 3, "--lag", 6, "--steps", 2, "--cells", "vanilla", "lstm")
+    task = importlib.import_module("_delayed_echo")
+    traj, loss, error = task.examined(task.fresh("lstm", 4, 0), 3, 69, 8, 0)
+    name = next(key for key in arrays if key.startswith("1.growths.LSTM") and key.endswith(".gradient"))
+    assert f"error {words.short(100 * error)} %" in name
+    flow = rg.gradient_flow(traj, loss).log_norm_by_lag()[:, 9:, :7]
+    ratios = (flow - flow[..., :1]).reshape(-1, 7)
+    expected = np.quantile(ratios, (0.1, 0.5, 0.9), axis=0, method="inverted_cdf")
+    np.testing.assert_allclose(arrays[name], expected, rtol=1e-9, atol=1e-12)
+    said = capsys.readouterr().out
+    assert f"{words.factor(expected[1, 3])} (LSTM)" in said and "Trained: at lag 3" in said
+    trained = next(value for key, value in arrays.items() if key.startswith("2.growths.LSTM") and "gradient" in key)
+    assert np.abs(trained - expected).max() > 1e-6
+
+
+def test_truncation_bias(run, capsys):
+    arrays = run("truncation_bias", "--units", 4, "--delay", 3, "--length", 30, "--steps", 2, "--wanted", 0.3)
+    task = importlib.import_module("_delayed_echo")
+    net = task.trained(task.fresh("lstm", 4, 0), 3, 2, 0)
+    traj, loss, _ = task.examined(net, 3, 30, 8, 0)
+    full = rg.bptt(traj, loss)
+    norm = np.sqrt(sum(np.sum(getattr(full, name) ** 2) for name in "WUb"))
+    for window in (1, 5, 30):
+        cut = rg.truncated_bptt(traj, loss, window=window)
+        gap = np.sqrt(sum(np.sum((getattr(cut, name) - getattr(full, name)) ** 2) for name in "WUb"))
+        np.testing.assert_allclose(arrays["parts.LSTM.bias"][window - 1], gap / norm, rtol=0, atol=1e-12)
+    smallest = 1 + np.flatnonzero(np.append(True, arrays["parts.LSTM.bias"] > 0.3))[-1]
+    assert arrays["parts.LSTM.smallest"] == smallest
+    assert f"{smallest} steps (LSTM)" in capsys.readouterr().out

@@ -239,6 +239,18 @@ def test_exploding_first_and_vanishing_later():
     assert result.ranges[1].since == 1 + np.flatnonzero(np.array(norms) >= 1e-3)[-1]
 
 
+def test_one_step_in_ten_decides_and_only_up_to_the_wanted_lag():
+    """A reach made by hand: one line in five grows by e^8 from lag 30 on, the others keep their size."""
+    traj = linear(orthogonal(3), T=60)
+    log_norm = np.zeros((1, 10, 61))
+    log_norm[:, :2, 30:] = 8.0
+    by_hand = reach.GradientReach(np.arange(51, 61), np.arange(61), log_norm)
+    assert [judged(traj, reach=by_hand, wanted=lag).label for lag in (29, 30)] == ["healthy", "exploding"]
+    ranges = judged(traj, reach=by_hand, wanted=20).ranges
+    assert [(r.label, r.log_median) for r in ranges] == [("healthy", 0.0), ("exploding", 0.0)]
+    assert ranges[1].since == 30
+
+
 def test_stacks_are_judged_too():
     rng = np.random.default_rng(0)
     for feedback in (False, True):

@@ -8,27 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._results import Result
-from .memory import MemoryHorizon
+from .comparison import QUANTILES, ReachByLag, reach_by_lag
 from .products import SingularValues, quantiles
 from .reach import GradientReach
 from .step_bounds import StepBounds, log_ratio
 from .time_constants import TimeConstants
 
-QUANTILES = (0.1, 0.5, 0.9)
-
 
 @dataclass(frozen=True)
-class GrowthByLag(Result):
+class GrowthByLag(ReachByLag):
     """Growth over ``lag`` steps, natural logarithms; 0 at lag 0, NaN where it does not apply.
 
     Attributes
     ----------
-    lags : ndarray (L,)
-    gradient : ndarray (3, L)
-        log(||dL_t/ds_{t-lag}||/||dL_t/ds_t||): the quantiles 0.1, 0.5, 0.9 over reference steps and samples.
-    count : ndarray (L,)
-        Reference steps times samples behind each lag: late lags have fewer.
+    lags, gradient, count, eps, horizon, longest
+        See :class:`rnngrad.analysis.comparison.ReachByLag`.
     chain_lags, chain : ndarray (K,), (3, K)
         log||Phi(t, t-lag)||_2, the same quantiles over its own reference steps.
     factored, product, a_priori : ndarray (L,)
@@ -41,13 +35,8 @@ class GrowthByLag(Result):
         (gamma rho)^lag, a rate and not a bound.
     leak : ndarray (L,)
         What the unit with the longest memory would keep by its own gate alone.
-    eps, horizon, longest : float
-        Memory horizon: the median lag from which the gradient stays below eps; inf if beyond ``longest``.
     """
 
-    lags: NDArray[np.int64]
-    gradient: NDArray[np.float64]
-    count: NDArray[np.int64]
     chain_lags: NDArray[np.int64]
     chain: NDArray[np.float64]
     factored: NDArray[np.float64]
@@ -56,9 +45,6 @@ class GrowthByLag(Result):
     eigen_rate: NDArray[np.float64]
     leak: NDArray[np.float64]
     tightness: NDArray[np.float64]
-    eps: float
-    horizon: float
-    longest: float
 
     def at(self, lag: int) -> dict[str, float]:
         """The numbers at one lag."""
@@ -77,10 +63,13 @@ def growth_by_lag(
     chain: SingularValues,
     bounds: StepBounds,
     constants: TimeConstants,
-    memory: MemoryHorizon,
+    eps: float,
     log_norms: NDArray | None = None,
 ) -> GrowthByLag:
-    """Put the results of one trajectory side by side, by lag; ``log_norms`` are ln||J_t|| (T, B), if there are any."""
+    """Put the results of one trajectory side by side, by lag; ``eps`` is that of the memory horizon.
+
+    ``log_norms`` are ln||J_t|| (T, B), if there are any.
+    """
     lags = reach.lags
     empty = np.full(bounds.log_factored.shape, np.nan)
     by_block = bounds.block_bound(chain.times, int(lags[-1]))
@@ -93,9 +82,7 @@ def growth_by_lag(
     best = np.fmin(np.fmin(factored, product), a_priori)[:, :, at]
     longest = float(constants.leak_rate.max()) if constants.leak_rate.size else np.nan
     return GrowthByLag(
-        lags=lags,
-        gradient=reach.quantiles(QUANTILES),
-        count=np.count_nonzero(~np.isnan(reach.log_ratio), axis=(0, 1)),
+        **vars(reach_by_lag(reach, eps)),
         chain_lags=chain.lags,
         chain=quantiles(chain.log_norm, QUANTILES),
         factored=quantiles(factored, (0.5,))[0],
@@ -104,9 +91,6 @@ def growth_by_lag(
         eigen_rate=_line(bounds.log_eigen_rate, lags),
         leak=_line(longest, lags),
         tightness=quantiles(log_ratio(best, chain.log_norm), (0.5,))[0],
-        eps=memory.eps,
-        horizon=memory.median,
-        longest=memory.longest,
     )
 
 
@@ -115,23 +99,3 @@ def _line(rate: float, lags: NDArray) -> NDArray[np.float64]:
     out = np.full(len(lags), rate if np.isnan(rate) else 0.0)
     np.multiply(rate, lags, out=out, where=lags > 0)
     return out
-
-
-@dataclass(frozen=True)
-class Comparison(Result):
-    """Several networks' growth by lag, and the lag that they should reach.
-
-    Attributes
-    ----------
-    growths : dict of GrowthByLag by name
-    lag, lag_name, unit : int, str, str
-        The lag that matters, what it is, and what a step is.
-    title : str
-        What the comparison shows.
-    """
-
-    growths: dict[str, GrowthByLag]
-    lag: int
-    lag_name: str
-    unit: str
-    title: str

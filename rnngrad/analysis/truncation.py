@@ -70,6 +70,25 @@ class TruncationBias(Result):
         return {name: float(getattr(self, name)[i]) for name in ("bias", "cosine", "norm")}
 
 
+@dataclass(frozen=True)
+class TruncationComparison(Result):
+    """Several networks' truncation bias on the same task.
+
+    Attributes
+    ----------
+    parts : dict of TruncationBias by name
+    lag, lag_name : int, str
+        The lag that matters, and what it is.
+    title : str
+        What the comparison shows.
+    """
+
+    parts: dict[str, TruncationBias]
+    lag: int
+    lag_name: str
+    title: str
+
+
 def truncation_bias(
     traj: Any,
     loss: Loss,

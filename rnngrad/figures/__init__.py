@@ -24,6 +24,7 @@ _DRAWN_BY = {
     "Saturation": "saturation",
     "Verdict": "verdict",
     "TruncationBias": "truncation",
+    "TruncationComparison": "truncation_comparison",
     "Comparison": "comparison",
     "Forecast": "forecast",
     "TrainingCurves": "training",

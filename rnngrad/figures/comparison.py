@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .style import CYCLE, LN10, decades, legend_below, span, title
+from .style import BESIDE, CYCLE, LN10, decades, legend_below, span, title
 
 
 def draw(ax: Any, result: Any) -> Any:
-    """Draw a :class:`rnngrad.analysis.growth.Comparison`."""
+    """Draw a :class:`rnngrad.analysis.comparison.Comparison`."""
     shown = [[0.0]]
     for (name, growth), color in zip(result.growths.items(), CYCLE, strict=False):
         low, median, high = growth.gradient / LN10
@@ -24,9 +24,11 @@ def draw(ax: Any, result: Any) -> Any:
     decades(ax.yaxis, bottom, top + 0.05 * (top - bottom))
     ax.set_xlim(0, max(int(growth.lags[-1]) for growth in result.growths.values()))
     ax.axvline(result.lag, color="#555555", lw=1.2, ls="--")
+    right = 2 * result.lag <= ax.get_xlim()[1]  # the text goes where there is more room
     ax.annotate(
-        result.lag_name, (result.lag, 0.98), xycoords=("data", "axes fraction"), rotation=90, ha="right", va="top",
-        fontsize=8.5, color="#333333",
+        result.lag_name, (result.lag, 0.98), xycoords=("data", "axes fraction"), xytext=(4 if right else -4, 0),
+        textcoords="offset points", ha="left" if right else "right", va="top", fontsize=8.5, color="#333333",
+        bbox=BESIDE,
     )  # fmt: skip
     ax.set_xlabel(rf"lag $\ell$ ({result.unit})")
     ax.set_ylabel(r"$\|dL_t/ds_{t-\ell}\|\,/\,\|dL_t/ds_t\|$, median and 10–90 %")

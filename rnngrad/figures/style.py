@@ -21,6 +21,7 @@ CYCLE = (BLUE, RED, GREEN, ORANGE, SKY, PINK)
 MAP = "viridis"
 
 LN10 = float(np.log(10))
+BESIDE: Any = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}  # of text that lines may cross
 SIZE = (6.8, 4.2)  # inches; legible at half a page
 _RC: Any = {
     "font.size": 10,

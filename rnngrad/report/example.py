@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import losses
-from ..analysis.growth import Comparison
+from ..analysis.comparison import Comparison
 from ..analysis.words import factor, short
 from ..dynamics.rollout import Trajectory, rollout
 from ..losses import Loss

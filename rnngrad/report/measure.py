@@ -158,7 +158,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
     tick(1.0)
     return Measured(
         settings=settings,
-        growth=growth.growth_by_lag(gradient, chain, limits, constants, horizon, norms),
+        growth=growth.growth_by_lag(gradient, chain, limits, constants, verdict.LOST, norms),
         map=heat,
         weights=weights,
         jacobians=local,
