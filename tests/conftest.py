@@ -28,3 +28,11 @@ settings.load_profile("rnngrad")
 def case_fixture():
     """``case(cell, ...)``: a random network with inputs, see :func:`cases.make_case`."""
     return make_case
+
+
+@pytest.fixture(name="quick")
+def quick_fixture(monkeypatch):
+    """No figures, where they are not the point: drawing takes most of a report's time."""
+    from rnngrad.report import drawing
+
+    monkeypatch.setattr(drawing, "pictures", lambda *arguments: [])

@@ -7,6 +7,7 @@ from cases import CELLS, PAIRS, SHAPES, UNEVEN, assert_close, assert_gradients, 
 from detached import segments_of, truncated_by_detach
 
 import rnngrad as rg
+from rnngrad.dynamics.scaled import log_norms
 
 RECURRENT = ("W", "U", "b", "W2", "U2", "b2")
 LENGTHS = pytest.mark.parametrize("lengths", [None, UNEVEN], ids=["even", "uneven"])
@@ -170,3 +171,14 @@ def test_flow_far_outside_the_range_of_floats(radius, dtype):
     tolerance = T * n * float(np.finfo(dtype).eps) + 1e-12
     np.testing.assert_allclose(flow.log_norm[0, T], expected, rtol=0, atol=tolerance)
     assert (flow.log_norm[0, 1, :2] == -np.inf).all()
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-170, 1.0, 1e170, 1e300])
+def test_log_norms_of_rows_whose_squares_leave_the_range(size):
+    rows = np.array([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]) * size
+    actual = log_norms(rows, np.array([10, 5, -2000]))
+    top = [np.log(np.abs(row).max()) for row in rows[[0, 2]]]  # subnormals have few digits; their own value counts
+    expected = [top[0] + np.log(1.25) + 10 * np.log(2), -np.inf, top[1] + 0.5 * np.log(3) - 2000 * np.log(2)]
+    np.testing.assert_allclose(actual, expected, rtol=1e-6 if size == 1e-320 else 1e-14)
+    single = log_norms(rows.astype("float32"), np.zeros(3, int)) if size == 1.0 else None
+    assert single is None or abs(single[0] - np.log(5)) < 1e-7

@@ -86,6 +86,17 @@ def test_bias_of_a_leaky_unit_in_closed_form(a):
     np.testing.assert_allclose(result.cosine, 1, atol=1e-12)
 
 
+def test_pieces_beyond_the_square_of_floats_are_still_right():
+    """h = 10 h + b from 0 with error -1: g_w = -sum_{d < w} 10^d, rows of which carry a power of two."""
+    net = linear(np.array([[10.0]])).net
+    traj = rg.rollout(net, np.zeros((250, 1, 1)))
+    result = rg.truncation_bias(traj, squared_error(np.ones((250, 1, 1)), "last"), [1, 200, 249], parameters=["b"])
+    sums = np.array([float((10**w - 1) // 9) for w in (1, 200, 249, 250)])
+    np.testing.assert_allclose(result.norm, sums[:3], rtol=1e-12)
+    np.testing.assert_allclose(result.full_norm, sums[3], rtol=1e-12)
+    np.testing.assert_allclose(result.bias, 1 - sums[:3] / sums[3], rtol=1e-12)
+
+
 @pytest.mark.parametrize("wanted", [0.1, 0.01, 1e-3])
 def test_smallest_window_of_a_leaky_unit(wanted):
     """|a|^w <= wanted from w = ln wanted/ln a on, found to the step by the search between two of the 48 windows."""

@@ -19,6 +19,7 @@ from ..losses import Loss
 from .products import log_spaced, steps
 
 CRITERIA = ("bias", "cosine")
+_Norm = tuple[float, float]  # largest entry, and the norm divided by it
 _EVERY = 64  # records up to this long have every window looked at
 _COUNT = 48  # windows of a longer one, before the search between two of them
 
@@ -195,7 +196,11 @@ def _smallest(rows: dict[int, Any], criterion: str, wanted: float) -> float:
 
 
 class _Full:
-    """The full gradient as it is compared with: divided by its largest entry, so that squares stay in range."""
+    """The full gradient, to compare truncated ones with.
+
+    Every vector is divided by its own largest entry before squaring: a truncated gradient may be 1e-200 of an
+    exploding one, and a parameter's as little of another's.
+    """
 
     def __init__(self, grads: Any, parameters: Sequence[str] | None) -> None:
         self.all = dict(grads.parameters())
@@ -203,36 +208,48 @@ class _Full:
         self.chosen = names if parameters is None else tuple(_checks.choice("parameters", p, names) for p in parameters)
         if not self.chosen:
             raise ValueError(f"parameters is {parameters!r}; it must name at least one of {', '.join(names)}")
-        self.top, relative = scaled_norm(self.all[name] for name in self.chosen)
         if not all(np.isfinite(g).all() for g in self.all.values()):
             raise OverflowError(
                 f"the full gradient is beyond {self.all[names[0]].dtype.name}: it explodes, and no truncated one has "
                 "a finite bias; gradient_reach and verdict work with logarithms"
             )
-        if self.top == 0:
+        self.norms = {name: scaled_norm([g]) for name, g in self.all.items()}
+        self.norms[""] = _together(self.norms, self.chosen)
+        self.norm = float(np.prod(self.norms[""]))
+        if self.norms[""][0] == 0:
             raise ValueError(
                 "the full gradient is zero: no weight, no error, or no path; a bias relative to it means nothing"
             )
-        self.norm = self.top * relative
-        self.scaled = {name: np.divide(g, self.top, dtype=np.float64).ravel() for name, g in self.all.items()}
-        self.squares = {name: float(g @ g) for name, g in self.scaled.items()}
 
     def compare(self, grads: Any) -> dict[str, tuple[float, float, float]]:
         """(bias, cosine, norm) of every parameter by name, and of the chosen ones together as ""."""
-        sums = {}
+        own, gap, inner = {}, {}, {}
         for name, g in grads.parameters():
-            g, full = np.divide(g, self.top, dtype=np.float64).ravel(), self.scaled[name]
-            gap = g - full
-            sums[name] = np.array([gap @ gap, g @ full, g @ g, self.squares[name]])
-        sums[""] = np.sum([sums[name] for name in self.chosen], axis=0)
-        return {name: self._row(*values) for name, values in sums.items()}
+            full = self.all[name]
+            own[name], gap[name] = scaled_norm([g]), scaled_norm([g - full])
+            tops = own[name][0] or 1.0, self.norms[name][0] or 1.0
+            inner[name] = float(np.sum((g / tops[0]) * (full / tops[1]), dtype=np.float64))
+        own[""], gap[""] = _together(own, self.chosen), _together(gap, self.chosen)
+        top, full_top = own[""][0] or 1.0, self.norms[""][0]
+        shares = [inner[name] * (own[name][0] / top) * (self.norms[name][0] / full_top) for name in self.chosen]
+        inner[""] = sum(shares)
+        return {name: self._row(own[name], gap[name], inner[name], self.norms[name]) for name in own}
 
-    def _row(self, gap: float, inner: float, own: float, full: float) -> tuple[float, float, float]:
-        nothing = full == 0
-        bias = np.nan if nothing else np.sqrt(gap / full)
+    def _row(self, own: _Norm, gap: _Norm, inner: float, full: _Norm) -> tuple[float, float, float]:
+        norm = own[0] * own[1]
+        if full[0] == 0:
+            return np.nan, np.nan, norm
         # between parallel vectors the cosine is 1, whatever the last digit of the sums says
-        cosine = np.nan if nothing or own == 0 else np.clip(inner / np.sqrt(own * full), -1, 1)
-        return float(bias), float(cosine), float(self.top * np.sqrt(own))
+        cosine = np.nan if own[0] == 0 else float(np.clip(inner / (own[1] * full[1]), -1, 1))
+        return (gap[0] / full[0]) * (gap[1] / full[1]), cosine, norm
+
+
+def _together(norms: dict[str, _Norm], names: Sequence[str]) -> _Norm:
+    """Norm of several vectors end to end, as (largest entry, norm divided by it)."""
+    top = max(norms[name][0] for name in names)
+    if top == 0:
+        return 0.0, 1.0
+    return top, float(np.sqrt(sum((norms[name][0] / top * norms[name][1]) ** 2 for name in names)))
 
 
 def _compared(

@@ -38,7 +38,7 @@ WANTED = 100  # steps that a gradient should travel when nobody says how many
 SATURATED = 0.25  # share of unit-steps at the flat ends of the activation that counts as a cause
 WINDOW_BIAS = 0.1  # relative bias at which a truncated gradient will do
 REFERENCE_STEPS = 64
-_COST = 2e10  # multiplications that the search for a window may cost unasked: a second or two
+_COST = 6e10  # multiplications that the search for a window may cost unasked: a second or two
 
 
 @dataclass(frozen=True)
