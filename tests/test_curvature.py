@@ -176,6 +176,18 @@ def test_forms_of_v(case, cell):
     np.testing.assert_array_equal(rg.flatten_parameters(net, {"b": many["b"][1]})[: net.W.size], 0)
 
 
+def test_many_directions_in_pieces(case, monkeypatch):
+    drawn = case("gru", lengths=UNEVEN)
+    curvature = rg.Curvature(drawn.traj, make_losses(drawn, oracles)[0])
+    V = drawn.rng.standard_normal((7, curvature.size))
+    whole = curvature.hessian(V), curvature.gauss_newton(V)
+    one = drawn.traj.states.nbytes + 2 * drawn.traj.a.nbytes
+    monkeypatch.setattr("rnngrad.gradients.curvature._MEMORY", 3 * one)
+    for found, expected in zip((curvature.hessian(V), curvature.gauss_newton(V)), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert curvature.hessian(V[:0]).shape == (0, curvature.size)
+
+
 @LENGTHS
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both"])
 @pytest.mark.parametrize("mix", MIXES, ids=lambda mix: "-".join(cell for cell, _ in mix))

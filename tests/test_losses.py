@@ -1,5 +1,6 @@
 """Losses at given outputs: values and dL/dy against torch, masks that hide garbage, and what is refused."""
 
+import mpmath
 import numpy as np
 import oracles
 import pytest
@@ -156,3 +157,19 @@ def zeros(*shape):
 def test_what_does_not_fit_is_refused(name, target, options, message):
     with pytest.raises(ValueError, match=message):
         getattr(losses, name)(target, **options)(np.zeros((T, B, P)))
+
+
+def test_second_derivatives_keep_their_tails():
+    """s (1 - s) of the logistic function and diag p - p p^T of the softmax, relative accuracy far from 0."""
+    y = np.array([-700.0, -40.0, -1.0, 0.0, 2.0, 36.0, 700.0]).reshape(7, 1, 1)
+    u = np.full(y.shape, 3.0)
+    found = losses.binary_cross_entropy(np.full(y.shape, 0.3)).curvature(y, u)
+    with mpmath.workdps(400):
+        expected = [float(3 / ((1 + mpmath.exp(-v)) * (1 + mpmath.exp(v)))) for v in y.ravel().tolist()]
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-14)
+    y, z = np.array([[[0.0, 300.0, -300.0]]]), np.array([[[0.2, 0.3, 0.5]]])
+    found = losses.cross_entropy(z).curvature(y, np.array([[[1.0, 0.0, 0.0]]]))
+    tail = np.exp(-300.0)
+    np.testing.assert_allclose(found[0, 0], [tail, -tail, -tail * np.exp(-600.0)], rtol=1e-13)
+    several = losses.squared_error(z, weights=np.array([0.5])).curvature(y, np.ones((4, 1, 1, 3)))
+    np.testing.assert_array_equal(several, np.full((4, 1, 1, 3), 0.5))

@@ -32,6 +32,9 @@ def results(sizes):
     found = {"states": traj.states, "y": traj.y, "jacobians": rg.jacobians(traj)}
     found |= {"to": chain.all_to(8), "from": chain.all_from(sizes["T"] - 6)}
     found |= {"flow": rg.gradient_flow(traj, loss).log_norm, "loss": np.array(grads.loss)}
+    v = np.random.default_rng(2).standard_normal((2, sum(g.size for _, g in grads.parameters())))
+    found |= {"hessian": rg.hessian_vector_product(traj, loss, v)}
+    found |= {"gauss_newton": rg.gauss_newton_vector_product(traj, loss, v)}
     for prefix, g in (("", grads), ("short ", short)):
         found |= {prefix + name: value for name, value in g.parameters()} | {prefix + "s": g.s, prefix + "x": g.x}
     return found
@@ -67,9 +70,17 @@ def test_every_kernel_is_shared_out(all_threads, monkeypatch):
     monkeypatch.setattr(_jit, "_run", spy)
     for sizes in LARGE:
         results(sizes)
-    assert {"affine", "rollout", "backprop", "outer", "factors", "adjoint_chain", "tangent_chain", "dense"} <= set(
-        shared
-    )
+    assert {
+        "affine",
+        "rollout",
+        "backprop",
+        "outer",
+        "factors",
+        "adjoint_chain",
+        "tangent_chain",
+        "dense",
+        "curvature",
+    } <= set(shared)
     assert set(shared.values()) == {3}, shared
 
 
