@@ -76,7 +76,7 @@ def against_vanishing(net: Any, d: dict[str, float]) -> list[Remedy]:
         out.append(
             Remedy(
                 "window",
-                f"Until then backpropagation truncated at {d['window']:.0f} steps will do: it differs from the whole "
+                f"Until then backpropagation truncated at {_steps(d['window'])} will do: it differs from the whole "
                 f"gradient by at most {short(d['window_percent'])} % of its norm.",
             )
         )
@@ -147,7 +147,7 @@ def against_explosion(net: Any, d: dict[str, float]) -> list[Remedy]:
     elif np.isfinite(d["lam"]):
         advice = f"Scale the recurrent weights down: their largest singular value is {short(d['lam'])}."
         out.append(Remedy("initialization", advice))
-    steps = f"{d['grown_lag']:.0f} steps"
+    steps = _steps(d["grown_lag"])
     out.append(Remedy("window", f"Truncate at {steps}, where growth passes ×{GROWN:g} for one step in ten."))
     return out
 
@@ -166,8 +166,12 @@ def _clip(d: dict[str, float]) -> str:
     whole = f"; the whole of it has {short(d['full_norm'])}" if np.isfinite(d["full_norm"]) else ""
     return (
         f"Clip the gradient's norm at {short(d['clip'])}, what it has while nine steps in ten have grown by less than "
-        f"×{CLIPPED_FROM:g} (truncated at {d['clip_window']:.0f} steps{whole}): {why}"
+        f"×{CLIPPED_FROM:g} (truncated at {_steps(d['clip_window'])}{whole}): {why}"
     )
+
+
+def _steps(count: float) -> str:
+    return f"{count:.0f} step{'' if count == 1 else 's'}"
 
 
 def logit(p: float) -> float:

@@ -34,14 +34,16 @@ def draw(ax: Any, result: Any) -> Any:
         )  # fmt: skip
     wanted = result.numbers["wanted"]
     ax.axvline(wanted, color=BLACK, lw=1, ls=":", label=f"wanted lag, {wanted:.0f} steps")
+    shown = {part.label for part in result.ranges} | {"healthy" for part in result.ranges if part.since > part.first}
     for name, color in COLORS.items():
-        if any(part.label == name for part in result.ranges):
+        if name in shown:
             ax.fill_between([], [], [], color=color, alpha=0.3, lw=0, label=name)
     ax.set_xscale("log")
     ax.set_xlim(0.9, max(float(lags[-1]), 2.0) * 1.05)
     decades(ax.yaxis, low, high)
     ax.set_xlabel(r"lag $\ell$ (steps)")
     ax.set_ylabel(r"$\|dL_t/ds_{t-\ell}\|\,/\,\|dL_t/ds_t\|$")
-    title(ax, f"{result.label.capitalize()} at lag {wanted:.0f}; lags {', '.join(map(str, result.ranges))}")
+    where = "within" if result.label == "exploding" else "at"
+    title(ax, f"{result.label.capitalize()} {where} lag {wanted:.0f}; lags {', '.join(map(str, result.ranges))}")
     legend_below(ax, 3)
     return ax
