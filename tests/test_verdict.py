@@ -193,6 +193,12 @@ def test_each_range_has_its_own_label_and_rate():
     assert str(first) == "1–10 healthy" and str(second) == "11–50 vanishing from 24 on"
 
 
+def test_a_rate_is_that_within_its_own_range():
+    lags = np.arange(41)
+    parts = ranges_of(np.where(lags <= 10, -0.1 * lags, -1.0 - 0.5 * (lags - 10)))
+    np.testing.assert_allclose([part.log_rate for part in parts], [-0.1, -0.5])
+
+
 def test_a_gradient_that_comes_back_has_not_vanished():
     median = np.zeros(11)
     median[4:7] = -20
