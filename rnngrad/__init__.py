@@ -62,6 +62,9 @@ _NAMES = {
     "product_spectrum": "analysis.product_spectrum",
     "circular_law": "analysis.circular_law",
     "truncation_bias": "analysis.truncation",
+    "lyapunov_spectrum": "analysis.lyapunov",
+    "lyapunov_of": "analysis.lyapunov",
+    "LyapunovSpectrum": "analysis.lyapunov",
     "verdict": "analysis.verdict",
     "fit": "training.fit",
     "teacher_forcing": "training.teacher_forcing",
@@ -75,6 +78,7 @@ _NAMES = {
     "SingularError": "errors",
     "BackendError": "errors",
     "DivergenceWarning": "errors",
+    "PrecisionWarning": "errors",
 }
 _MODULES = ("losses",)
 
@@ -86,6 +90,7 @@ if TYPE_CHECKING:
     from .analysis.circular_law import circular_law
     from .analysis.hessian import hessian_operator, hessian_spectrum
     from .analysis.linear import linear_recurrence
+    from .analysis.lyapunov import LyapunovSpectrum, lyapunov_of, lyapunov_spectrum
     from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon
     from .analysis.numerical_range import numerical_radius
@@ -109,7 +114,7 @@ if TYPE_CHECKING:
     from .dynamics.stack import StackTrajectory
     from .dynamics.system import System
     from .encoder_decoder import EncoderDecoder
-    from .errors import BackendError, ConvergenceError, DivergenceWarning, SingularError
+    from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt
     from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product

@@ -6,7 +6,7 @@ import importlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ class Result:
     """Base of the frozen dataclasses that analyses return.
 
     A field declared with ``metadata={"saved": False}`` (such as the trajectory a result came from) is left out of
-    :meth:`to_dict` and :meth:`save`.
+    :meth:`to_dict` and :meth:`save`; properties named in ``DERIVED`` are written with the fields.
     """
+
+    DERIVED: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain data that JSON can hold.
@@ -57,7 +59,8 @@ class Result:
         return importlib.import_module("rnngrad.figures").plot(self, ax)
 
     def _saved(self) -> list[tuple[str, Any]]:
-        return [(item.name, getattr(self, item.name)) for item in fields(self) if item.metadata.get("saved", True)]
+        names = [item.name for item in fields(self) if item.metadata.get("saved", True)]
+        return [(name, getattr(self, name)) for name in (*names, *self.DERIVED)]
 
 
 def plain(value: Any) -> Any:

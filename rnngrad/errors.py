@@ -15,3 +15,7 @@ class BackendError(RuntimeError):
 
 class DivergenceWarning(RuntimeWarning):
     """A rollout left the finite numbers; the message names the step at which it began."""
+
+
+class PrecisionWarning(RuntimeWarning):
+    """A number is beyond what the arithmetic resolves; the message says which and what it reads instead."""

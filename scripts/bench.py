@@ -28,6 +28,7 @@ if {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & set(os.environ):
     os.execve(sys.executable, [sys.executable, *sys.argv], clean)
 
 import numpy as np
+from _bench_lyapunov import LYAPUNOV_SIZES, lyapunov_row
 
 import rnngrad as rg
 
@@ -271,6 +272,10 @@ def main() -> None:
             rows.append(
                 (f"flow {cell} float64 n={n} T={T} B={B}", lambda c=cell, s=(n, T, B): flow_row(c, *s, "float64"))
             )
+    for n, T, B in LYAPUNOV_SIZES:
+        for dtype in ("float64", "float32"):
+            name = f"lyapunov vanilla {dtype} n={n} T={T} B={B}"
+            rows.append((name, lambda s=(n, T, B), d=dtype: lyapunov_row(*s, d, torch, jax)))
     words = [word for word in arguments.only.split(",") if word]
     info = machine()
     for key, value in info.items():
@@ -282,7 +287,7 @@ def main() -> None:
             continue
         ms = measure(make(), arguments.seconds)
         peers = {k: v for k, v in ms.items() if k not in ("rnngrad",)}
-        judged = {k: v for k, v in peers.items() if k != "numpy"} or peers
+        judged = {k: v for k, v in peers.items() if k != "numpy" or name.startswith("lyapunov")} or peers
         ratio = min(judged.values()) / ms["rnngrad"]
         listed = "  ".join(f"{k} {v:.1f}" for k, v in peers.items())
         print(f"{name:62s} {ms['rnngrad']:9.2f}  {listed:42s} {ratio:.2f}", flush=True)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from .._blas import one_blas_thread
 from .._results import Result
 from ..dynamics.chain import JacobianChain
+from ..dynamics.graded import graded_products
 from ..dynamics.rollout import Trajectory
 from ..dynamics.scaled import ScaledMatrices
 
@@ -30,8 +30,7 @@ class SingularValues(Result):
     lags : ndarray (L,)
         Lags, ascending.
     log_values : ndarray (B, R, L, N)
-        Natural logarithms, descending along the last axis. NaN where lag > t, and for values below N eps times the
-        largest, which the rounding of the product has swallowed.
+        Natural logarithms, descending along the last axis; NaN where lag > t, -inf for a zero value.
     """
 
     times: NDArray[np.int64]
@@ -66,16 +65,17 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
 
     Notes
     -----
-    Costs, per reference step, max(lags) products of N x N matrices and L singular value decompositions.
+    Costs, per reference step, some 4 max(lags) products of N x N matrices and L decompositions; see
+    :meth:`rnngrad.JacobianChain.log_singular_values`.
     """
     times = steps("times", [traj.T] if times is None else times, 1, traj.T)
     lags = log_spaced(int(times.max()), 24) if lags is None else np.unique(steps("lags", lags, 0, traj.T))
     chain = JacobianChain(traj)
     out = np.full((traj.B, len(times), len(lags), chain.N), np.nan)
-    with one_blas_thread():
-        for r, t in enumerate(times):
-            for i, product in enumerate(products(chain, int(t), lags[lags <= t])):
-                out[:, r, i] = product.log_singular_values()
+    for r, t in enumerate(times):
+        kept = lags[lags <= t]
+        for i, product in enumerate(graded_products(chain.jacobians, traj.B, traj.net, int(t), kept)):
+            out[:, r, i] = product.log_singular_values()
     return SingularValues(times, lags, out)
 
 

@@ -120,6 +120,15 @@ class FactoredJacobians:
         )  # fmt: skip
         return rows, exponents
 
+    def frames(
+        self, frames: NDArray, logs: NDArray, interval: NDArray, found: NDArray, t_from: int, steps: int
+    ) -> None:
+        """Carry frames (B, k, S, n) of orthonormal vectors on, in place; see :func:`rnngrad.dynamics.frames.carry`."""
+        find_backend(self.backend).tangent_frames(
+            frames, logs, interval, found, t_from, steps, self.arrays, self.net.W, second_weights(self.net),
+            self._masks, self.net.cell.emits_state,
+        )  # fmt: skip
+
     def explicit(self, G: NDArray, at: Any = ...) -> tuple[NDArray, NDArray]:
         """Adjoints of the pre-activations from adjoints G[..., S, n] of the states they make; earlier states fixed.
 

@@ -72,15 +72,6 @@ class ScaledMatrices:
         with np.errstate(divide="ignore"):
             return np.log(norm) + top * _LN2
 
-    def log_singular_values(self) -> NDArray[np.float64]:
-        """Natural logarithms of the singular values, descending, (..., N); NaN below the rounding of the largest."""
-        matrix, top = self.common()
-        values = _singular_values(matrix)
-        floor = matrix.shape[-1] * np.finfo(matrix.dtype).eps * values[..., :1]
-        with np.errstate(divide="ignore"):
-            logs = np.log(values) + top[..., None] * _LN2
-        return np.where((values < floor) & (values[..., :1] > 0), np.nan, logs)
-
 
 def _singular_values(matrix: NDArray) -> NDArray[np.float64]:
     with one_blas_thread():

@@ -204,6 +204,12 @@ class DenseJacobians:
         """Carry columns forward; see :meth:`FactoredJacobians.tangent`."""
         return self._carry(v, exponent, sample, t_from, steps, out, True)
 
+    def frames(
+        self, frames: NDArray, logs: NDArray, interval: NDArray, found: NDArray, t_from: int, steps: int
+    ) -> None:
+        """Carry frames on; see :func:`rnngrad.dynamics.frames.carry`."""
+        find_backend(self.backend).dense_frames(frames, logs, interval, found, t_from, steps, self.J)
+
     def _carry(
         self,
         y: NDArray,

@@ -77,14 +77,28 @@ def _range(values):
 def rescale(values, count, exponents):
     """Take a power of two 2^k out of each row of ``count`` numbers that left 2^(+-w), and add k to its exponent.
 
-    ``values`` is contiguous and as long as ``exponents``. w is half of the exponent range, so one more product
-    overflows only if it multiplies by more than 2^w. Dividing by a power of two is exact but for entries 2^-w below
-    the largest. Rows that are zero, or hold a NaN or an infinity, stay as they are.
+    w is half of the exponent range, so one more product overflows only if it multiplies by more than 2^w.
     """
-    bias, infinite, w = _range(values)
+    _take_out(values, count, exponents, _range(values)[2])
+
+
+@inner()
+def normalize(values, count, exponents):
+    """The same for every row: its largest magnitude comes to lie in [1/2, 1). Whether all of them are finite."""
+    return _take_out(values, count, exponents, 0)
+
+
+@inner()
+def _take_out(values, count, exponents, w):
+    """Take a power of two out of each row of ``count`` numbers that left 2^(+-w); whether all rows are finite.
+
+    ``values`` is contiguous and as long as ``exponents``. Dividing by a power of two is exact but for entries 2^-w
+    below the largest. Rows that are zero, or hold a NaN or an infinity, stay as they are.
+    """
+    bias, infinite, _ = _range(values)
     least, greatest = _exponent_fields(values, 0, exponents.size, count)
     if least - bias >= -w and greatest - bias <= w:
-        return
+        return True
     flat = values.reshape(values.size)
     for r in range(exponents.size):
         field = _exponent_fields(values, r * count, 1, count)[1]
@@ -100,6 +114,7 @@ def rescale(values, count, exponents):
             exponent = np.int64(math.frexp(largest)[1])
         _multiply(flat, r * count, count, -exponent)
         exponents[r] += exponent
+    return greatest != infinite
 
 
 @unit

@@ -6,7 +6,7 @@ carry an exponent each, as in ``chain``. Nothing here depends on the cell.
 
 import numpy as np
 
-from ..._gemm import add_packed_product, pack
+from ..._gemm import add_packed_product, pack, packed_product
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from .scaling import ROWS, rescale
 
@@ -45,8 +45,17 @@ def _add_columns(out, v, partial, mask, sample):
 
 
 @inner()
-def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_state, G):
-    """new[r] = J_t v[r] + partials times the changes that z, z2 hold on entry (zero where there are none).
+def _scale(out, partial, sample):
+    """out[r, 0, n] *= partial[b, 0, 0, n]."""
+    for r in range(out.shape[0]):
+        b = sample[r]
+        for i in range(out.shape[2]):
+            out[r, 0, i] *= partial[b, 0, 0, i]
+
+
+@inner()
+def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_state, G, driven):
+    """new[r] = J_t v[r], plus, if ``driven``, partials times the changes that z, z2 hold on entry.
 
     scratch = (z[rows, P, n], z2[rows, P2, n], e[rows, n], q[rows, n]); the rest as for ``adjoint_step``.
     """
@@ -56,6 +65,14 @@ def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_stat
     W, W2 = weights
     rows, S, n = v.shape
     P, P2 = z.shape[1], z2.shape[1]
+    if not driven:
+        if S == 1 and P == 1 and P2 == 0 and emits_state and not by_s[0, 0]:  # J = update_a W, nothing to add to
+            packed_product(rows, n, v, n, 1, W, n, new, n)
+            _scale(new, update_a[t], sample)
+            return
+        for r in range(rows):
+            _clear(z[r])
+            _clear(z2[r])
     if emits_state:
         add_packed_product(rows, n, v, S * n, 1, W, G * n, z, P * n)
     else:
@@ -101,11 +118,10 @@ def _tangent_chain(
         for d in range(steps):
             if driven:
                 scratch = (dz[d, r0:r1], dz2[d, r0:r1], e[:rows], q[:rows])
-            else:
-                z[:rows] = 0
-                z2[:rows] = 0
             new = out[d, r0:r1]
-            tangent_step(current, new, scratch, sample[r0:r1], t_from + d, factors, weights, masks, emits_state, gates)
+            tangent_step(
+                current, new, scratch, sample[r0:r1], t_from + d, factors, weights, masks, emits_state, gates, driven
+            )
             if not driven:
                 rescale(new, S * n, count[:rows])
             exponents[d, r0:r1] = count[:rows]

@@ -1,0 +1,110 @@
+"""All singular values of Phi(t, k), the small ones too: the product in triangular form, by QR at every few steps.
+
+A product that is multiplied out keeps what is within eps of its largest singular value. Here rows are orthonormalised
+on the way, Phi = Q' T Q, and T = R R' R'' … is kept as rows with a power of two each. The basis at t is that of the
+whole chain (carried there from a random one), so T comes out graded, its rows fall off as the singular values do, and
+each is known to its own relative accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConvergenceError
+from ..kernels import backend as find_backend
+from .frames import orthonormalize, random_frames
+
+_SEED = (0, 0x6772)  # of the basis that is turned into that of the chain; any in general position will do
+_AIM, _LIMIT = (16, 22), (5, 8)  # log2 of the stretch between two QRs, aimed at and largest: float64, float32
+_LONGEST = 64  # steps between two QRs
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Matrices T (B, N, N) up to orthogonal factors: row i is mantissa[b, i] 2^exponent[b, i]."""
+
+    mantissa: NDArray[np.float64]
+    exponent: NDArray[np.int64]
+
+    def log_singular_values(self, backend: str = "auto") -> NDArray[np.float64]:
+        """Natural logarithms of the singular values, descending, (B, N); -inf for 0.
+
+        Raises
+        ------
+        ConvergenceError
+            The rotations did not come to an end.
+        """
+        B, N, _ = self.mantissa.shape
+        out, sweeps = np.empty((B, N)), np.empty(B, np.int64)
+        kernels = find_backend(backend)
+        kernels.graded_singular_values(out, self.mantissa.copy(), self.exponent.copy(), sweeps)
+        if (sweeps > kernels.SWEEPS).any():
+            raise ConvergenceError(
+                f"singular values of sample {int(np.argmax(sweeps))}: {kernels.SWEEPS} sweeps of Jacobi rotations were "
+                "not enough; is an entry not finite?"
+            )
+        return out
+
+    def then(self, R: NDArray, exponents: NDArray) -> Graded:
+        """R 2^exponents T, with a column exponent for R."""
+        shifts = exponents + self.exponent
+        live = np.abs(R) > 0
+        lowest = np.iinfo(np.int64).min // 4
+        top = np.max(np.where(live, shifts[:, None, :], lowest), axis=-1)  # (B, N)
+        top = np.where(top == lowest, 0, top)
+        weights = np.ldexp(
+            R.astype(np.float64), np.clip(shifts[:, None, :] - top[..., None], -2000, 0).astype(np.int32)
+        )
+        return Graded(*_normalized(weights @ self.mantissa, top))
+
+
+def _normalized(rows: NDArray, exponent: NDArray) -> tuple[NDArray, NDArray]:
+    shift = np.frexp(np.abs(rows).max(axis=-1))[1]
+    return np.ldexp(rows, -shift[..., None]), exponent + shift
+
+
+def graded_products(jacobians: Any, B: int, net: Any, t: int, lags: Sequence[int] | NDArray) -> Iterator[Graded]:
+    """Phi(t, t - lag) of every sample for ascending lags, up to orthogonal factors; see the module."""
+    N = net.N
+    frames = random_frames(B, N, net.state_shape, net.dtype, np.random.default_rng(_SEED))
+    forward = _Walk(jacobians.tangent, frames, t - int(lags[-1]), 1)
+    for _ in forward.over(int(lags[-1])):
+        pass
+    back = _Walk(jacobians.adjoint, forward.frames, t, -1)
+    eye = np.ascontiguousarray(np.broadcast_to(np.eye(N), (B, N, N)))
+    product = Graded(eye, np.zeros((B, N), np.int64))
+    for before, lag in zip([0, *lags[:-1]], lags, strict=True):
+        for R, exponents in back.over(int(lag) - int(before)):
+            product = product.then(R, exponents)
+        yield product
+
+
+class _Walk:
+    """Orthonormal frames (B, N, S, n) on their way forward or back in time, with a QR as often as the stretch asks."""
+
+    def __init__(self, step: Any, frames: NDArray, at: int, sign: int) -> None:
+        self.step, self.frames, self.at, self.sign = step, frames, at, sign
+        self.wanted = 1
+
+    def over(self, count: int) -> Iterator[tuple[NDArray, NDArray]]:
+        """R (B, N, N) and the exponents of its columns, QR by QR, until ``count`` steps are done."""
+        B, k, S, n = self.frames.shape
+        aim, limit = _AIM if self.frames.dtype == np.float64 else _LIMIT
+        sample, none = np.repeat(np.arange(B), k), np.zeros(B * k, np.int64)
+        while count:
+            steps = min(self.wanted, count)
+            rows, exponents = self.step(self.frames.reshape(B * k, S, n), none, sample, self.at, steps)
+            last = -1 if self.sign > 0 else 0  # results are in the order of time
+            Q, R, e, stretch = orthonormalize(rows[last].reshape(B, k, S * n), exponents[last].reshape(B, k))
+            most = int(stretch.max())
+            if most > limit and steps > 1:
+                self.wanted = max(1, steps // 2)
+                continue
+            self.frames, self.at, count = Q.reshape(self.frames.shape), self.at + self.sign * steps, count - steps
+            yield R, e
+            self.wanted = max(1, min(aim * steps // max(most, 1), 2 * steps, _LONGEST))
