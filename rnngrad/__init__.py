@@ -64,6 +64,7 @@ _NAMES = {
     "truncation_bias": "analysis.truncation",
     "lyapunov_spectrum": "analysis.lyapunov",
     "lyapunov_of": "analysis.lyapunov",
+    "covariant_vectors": "analysis.covariant",
     "LyapunovSpectrum": "analysis.lyapunov",
     "verdict": "analysis.verdict",
     "fit": "training.fit",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from . import losses
     from .analysis.bounds import growth_bounds
     from .analysis.circular_law import circular_law
+    from .analysis.covariant import covariant_vectors
     from .analysis.hessian import hessian_operator, hessian_spectrum
     from .analysis.linear import linear_recurrence
     from .analysis.lyapunov import LyapunovSpectrum, lyapunov_of, lyapunov_spectrum

@@ -95,7 +95,9 @@ class LyapunovSpectrum(Result):
     def stderr(self) -> NDArray[np.float64]:
         """Standard error of each exponent of one sample by itself, (B, k); NaN for fewer than 16 blocks and for -inf.
 
-        From the blocks and what neighbours among them share, see :mod:`rnngrad.analysis.batch_means`.
+        From the blocks and what neighbours among them share, see :mod:`rnngrad.analysis.batch_means`. It knows only
+        what the run has met: where orbits dwell for longer than a run near one part of the attractor (intermittency,
+        islands of a Hamiltonian map), take several ``samples`` and :meth:`mean`.
         """
         return self._error[0]
 

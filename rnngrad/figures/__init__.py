@@ -16,6 +16,7 @@ _DRAWN_BY = {
     "BridgeFlow": "bridge",
     "MemoryHorizon": "horizon",
     "TimeConstants": "time_constants",
+    "LyapunovSpectrum": "lyapunov",
     "Spectrum": "spectrum",
     "ProductSpectrum": "product_spectrum",
     "CircularLaw": "circular_law",

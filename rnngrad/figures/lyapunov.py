@@ -1,0 +1,35 @@
+"""Lyapunov exponents by rank, with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .style import BLUE, ORANGE, RED, title
+
+
+def draw(ax: Any, result: Any, sample: int = 0) -> Any:
+    """Draw a :class:`rnngrad.analysis.lyapunov.LyapunovSpectrum` of one sample."""
+    values, half = result.exponents[sample], (result.interval[sample, :, 1] - result.exponents[sample])
+    rank = np.arange(1, len(values) + 1)
+    live = np.isfinite(values)
+    ax.axhline(0, color="#888888", lw=0.8)
+    ax.errorbar(
+        rank[live], values[live], np.nan_to_num(half[live]), fmt="o", ms=3, color=BLUE, ecolor=ORANGE, capsize=2,
+        label="measured, with 95 % interval",
+    )  # fmt: skip
+    if not live.all():
+        low = values[live].min() if live.any() else -1.0
+        ax.plot(rank[~live], np.full((~live).sum(), low), "v", ms=4, color=RED, label=r"$-\infty$")
+    ax.set_xlabel(r"rank $i$")
+    ax.set_ylabel(r"$\lambda_i$, stretch per step (natural log)")
+    first = values[0]
+    says = "chaotic: nearby states part" if first > half[0] else "contracting: nearby states meet"
+    if not np.isfinite(half[0]) or abs(first) <= half[0]:
+        says = "at the edge, within its interval"
+    dimension = result.kaplan_yorke[sample]
+    tail = f"; Kaplan-Yorke dimension {dimension:.3g} of {result.state_size}" if np.isfinite(dimension) else ""
+    title(ax, f"λ₁ = {first:.3g} per step, {says}{tail}")
+    ax.legend(loc="best")
+    return ax

@@ -1,0 +1,351 @@
+"""Lyapunov exponents against closed forms, published values, and QR in plain NumPy; intervals against repetition."""
+
+import numpy as np
+import pytest
+from cases import CELLS
+from scipy.special import psi
+
+import rnngrad as rg
+from rnngrad.analysis.lyapunov import kaplan_yorke
+from rnngrad.dynamics.frames import Carried, carry, random_frames
+from rnngrad.dynamics.jacobian import local_jacobians
+from rnngrad.dynamics.stack import StackJacobians
+
+
+def henon(s, x, p):
+    return np.array([1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]])
+
+
+def logistic_map(s, x, p):
+    return np.array([p[0] * s[0] * (1 - s[0])])
+
+
+def standard_map(s, x, p):
+    momentum = (s[1] + p[0] * np.sin(s[0])) % (2 * np.pi)
+    return np.array([(s[0] + momentum) % (2 * np.pi), momentum])
+
+
+def standard_map_jacobian(s, x, p):
+    slope = p[0] * np.cos(s[0])
+    return np.array([[1 + slope, 1.0], [slope, 1.0]])
+
+
+def lorenz(s, x, p):
+    def f(u):
+        return np.array([10 * (u[1] - u[0]), u[0] * (28 - u[2]) - u[1], u[0] * u[1] - 8 / 3 * u[2]])
+
+    h = p[0]
+    k1 = f(s)
+    k2 = f(s + h / 2 * k1)
+    k3 = f(s + h / 2 * k2)
+    k4 = f(s + h * k3)
+    return s + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def repeated_qr(J, Q):
+    """log|R_ii| of every step (T, k) for J (T, N, N) and orthonormal columns Q (N, k), by LAPACK."""
+    logs = []
+    for one in J:
+        Q, R = np.linalg.qr(one @ Q)
+        logs.append(np.log(np.abs(np.diag(R))))
+    return np.array(logs)
+
+
+def matrices(T, N, seed=0):
+    return np.random.default_rng(seed).standard_normal((T, N, N))
+
+
+def zeroed(cell, **changes):
+    net = rg.Network.init(cell, n_inputs=1, n_hidden=4)
+    return net.replace(**{name: np.zeros_like(value) for name, value in net.parameters.items()} | changes)
+
+
+# ---------------------------------------------------------------- the same numbers by plain QR
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_frames_of_every_cell_are_those_of_plain_qr(case, cell):
+    drawn = case(cell, T=30, lengths=None, scale=0.7)
+    jacobians, J = local_jacobians(drawn.traj), rg.jacobians(drawn.traj)
+    k = 3
+    frames = random_frames(3, k, drawn.net.state_shape, np.float64, np.random.default_rng(1))
+    start = frames.reshape(3, k, -1).copy()
+    logs = carry(jacobians, Carried.start(frames), 0, 3, 10)
+    for b in range(3):
+        expected = repeated_qr(J[:, b], start[b].T).reshape(3, 10, k).sum(axis=1)
+        np.testing.assert_allclose(logs[:, b], expected, atol=1e-9)  # eps 2^22 for each QR
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-3)])
+@pytest.mark.parametrize(("N", "k"), [(1, 1), (3, 2), (16, 16), (17, 5), (40, 40)])
+def test_bare_products_are_those_of_plain_qr(N, k, dtype, tolerance):
+    J = (matrices(40, N) / np.sqrt(N)).astype(dtype)
+    frames = random_frames(1, k, (1, N), dtype, np.random.default_rng(2))
+    start = frames.reshape(k, N).T.astype(np.float64)
+    logs = carry(rg.dynamics.system.DenseJacobians(None, J[:, None], "cpu"), Carried.start(frames), 0, 1, 40)
+    expected = repeated_qr(J.astype(np.float64), start).sum(axis=0)
+    np.testing.assert_allclose(logs[0, 0], expected, atol=40 * tolerance)
+
+
+def test_a_stack_steps_as_its_dense_jacobians():
+    stack = rg.Stack.init("gru", 2, 4, n_layers=2, seed=3)
+    traj = rg.rollout(stack, np.random.default_rng(0).standard_normal((60, 2, 2)))
+    assert isinstance(local_jacobians(traj), StackJacobians)
+    frames = random_frames(2, 8, (1, 8), np.float64, np.random.default_rng(4))
+    start = frames.reshape(2, 8, 8).copy()
+    logs = carry(local_jacobians(traj), Carried.start(frames), 0, 6, 10).sum(axis=0)
+    J = rg.jacobians(traj)
+    for b in range(2):
+        np.testing.assert_allclose(logs[b], repeated_qr(J[:, b], start[b].T).sum(axis=0), atol=60e-9)
+    spectrum = rg.lyapunov_spectrum(stack, np.random.default_rng(0).standard_normal((200, 2)), k=2)
+    assert spectrum.exponents.shape == (1, 2) and spectrum.state_size == 8
+
+
+def test_the_sum_of_all_exponents_is_the_mean_log_determinant():
+    for N, B in ((4, 1), (12, 3)):
+        J = matrices(1000 * B, N, seed=N).reshape(1000, B, N, N)
+        spectrum = rg.lyapunov_of(J)
+        expected = np.linalg.slogdet(J)[1].mean(axis=0)
+        np.testing.assert_allclose(spectrum.exponents.sum(axis=1), expected, atol=1e-10)
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    J = matrices(300 * 3, 6).reshape(300, 3, 6, 6)
+    frames = random_frames(3, 6, (1, 6), np.float64, np.random.default_rng(0))
+    dense = rg.dynamics.system.DenseJacobians
+    together = carry(dense(None, J, "cpu"), Carried.start(frames.copy()), 0, 10, 30)
+    alone = carry(dense(None, J[:, 1:2].copy(), "cpu"), Carried.start(frames[1:2].copy()), 0, 10, 30)
+    np.testing.assert_array_equal(together[:, 1], alone[:, 0])
+
+
+# ---------------------------------------------------------------- exact answers
+
+
+def test_normal_matrices_have_the_logarithms_of_their_eigenvalues():
+    lam = np.array([1.5, -1.0, 0.5, 0.01])
+    Q = np.linalg.qr(matrices(1, 4)[0])[0]
+    spectrum = rg.lyapunov_of(np.broadcast_to(Q @ np.diag(lam) @ Q.T, (500, 4, 4)), transient=100)
+    np.testing.assert_allclose(spectrum.exponents[0], np.log(np.abs(lam)), atol=1e-10)
+    rotations = rg.lyapunov_of(np.broadcast_to(Q, (5000, 4, 4)))
+    np.testing.assert_allclose(rotations.exponents, 0, atol=1e-14)
+    assert rotations.steps_per_qr[0] > 10  # nothing to correct: QRs are far apart
+    assert rotations.kaplan_yorke[0] == pytest.approx(4) or rotations.exponents.sum() < 0
+
+
+def test_factors_beyond_the_range_of_floats():
+    for scale in (1e150, 1e-150):
+        lam = scale * np.array([1.0, 1e-3, 1e-9])
+        exponents = rg.lyapunov_of(np.broadcast_to(np.diag(lam), (400, 3, 3)), transient=50).exponents[0]
+        np.testing.assert_allclose(exponents, np.log(lam), rtol=1e-12)
+
+
+def test_gru_without_weights():
+    spectrum = rg.lyapunov_spectrum(zeroed("gru"), steps=200)
+    np.testing.assert_allclose(spectrum.exponents, -np.log(2), atol=1e-13)
+    assert spectrum.kaplan_yorke[0] == 0
+
+
+def test_lstm_without_weights_has_exponents_of_minus_infinity():
+    b = np.zeros((4, 4))
+    b[1] = 1
+    spectrum = rg.lyapunov_spectrum(zeroed("lstm", b=b), steps=200)
+    np.testing.assert_allclose(spectrum.exponents[0, :4], -np.log1p(np.exp(-1)), atol=1e-13)
+    assert (spectrum.exponents[0, 4:] == -np.inf).all()
+    assert np.isnan(spectrum.stderr[0, 4:]).all() and (spectrum.stderr[0, :4] < 1e-12).all()
+    assert spectrum.lost_at[0] == 0
+
+
+def test_a_zero_jacobian_is_minus_infinity_and_no_error():
+    spectrum = rg.lyapunov_of(np.zeros((50, 3, 3)))
+    assert (spectrum.exponents == -np.inf).all() and spectrum.kaplan_yorke[0] == 0
+
+
+def test_what_rounding_swallows_is_said():
+    J = np.broadcast_to(np.diag([1.0, 1e-30]) @ np.array([[1.0, 0.3], [0.2, 1.0]]), (40, 2, 2))
+    with pytest.warns(rg.PrecisionWarning, match="step 0 of sample 0"):
+        assert rg.lyapunov_of(J).exponents[0, 1] == -np.inf
+
+
+def test_kaplan_yorke_by_hand():
+    assert kaplan_yorke(np.array([0.5, -1.0]), 2) == pytest.approx(1.5)
+    assert kaplan_yorke(np.array([0.5, -0.25, -1.0]), 3) == pytest.approx(2.25)
+    assert kaplan_yorke(np.array([-0.1, -1.0]), 2) == 0
+    assert kaplan_yorke(np.array([0.1, 0.0]), 2) == 2
+    assert kaplan_yorke(np.array([0.1, -np.inf]), 2) == 1
+    assert np.isnan(kaplan_yorke(np.array([0.5, 0.1]), 4))
+
+
+# ---------------------------------------------------------------- published values, within the errors of the run
+
+
+def within(spectrum, expected, errors=4.0):
+    distance = np.abs(spectrum.exponents[0] - expected)
+    assert (distance <= errors * spectrum.stderr[0] + 5e-5).all(), (distance, spectrum.stderr)
+
+
+def test_gaussian_products():
+    N = 4
+    spectrum = rg.lyapunov_of(matrices(20_000, N, seed=1), transient=100)
+    exact = (np.log(2) + psi((N - np.arange(N)) / 2)) / 2
+    np.testing.assert_allclose(exact, [0.55797, 0.36482, 0.05797, -0.63518], atol=5e-6)
+    within(spectrum, exact)
+
+
+def test_logistic_map():
+    within(rg.lyapunov_spectrum(rg.System(logistic_map, 1, 4.0), s0=[0.3], steps=20_000), np.log(2))
+
+
+def test_henon_map():
+    system = rg.System(henon, 2, [1.4, 0.3])
+    spectrum = rg.lyapunov_spectrum(system, s0=[0.1, 0.1], steps=40_000)
+    within(spectrum, [0.41922, -1.62319])
+    assert spectrum.exponents.sum() == pytest.approx(np.log(0.3), abs=1e-12)
+
+
+def test_three_matrices_in_turn_tell_a_jacobian_from_its_transpose():
+    """Of transposes the product is that of the reverse order, with the same determinant but other eigenvalues.
+
+    (Two matrices would not do, nor the Hénon map, whose Jacobians are all similar to their transposes by one scaling.)
+    """
+    A, B, C = matrices(3, 3, seed=5)
+    forward = np.log(np.sort(np.abs(np.linalg.eigvals(C @ B @ A)))[::-1]) / 3
+    backward = np.log(np.sort(np.abs(np.linalg.eigvals(A @ B @ C)))[::-1]) / 3
+    assert abs(forward[0] - backward[0]) > 0.02
+    J = np.tile(np.stack([A, B, C]), (400, 1, 1))
+    right, wrong = rg.lyapunov_of(J, transient=300), rg.lyapunov_of(J.swapaxes(-1, -2), transient=300)
+    np.testing.assert_allclose(right.exponents[0], forward, atol=2e-3)
+    np.testing.assert_allclose(wrong.exponents[0], backward, atol=2e-3)
+
+
+def test_cat_map():
+    spectrum = rg.lyapunov_of(np.broadcast_to([[2.0, 1.0], [1.0, 1.0]], (400, 2, 2)), transient=50)
+    np.testing.assert_allclose(spectrum.exponents[0], [0.962423650119207, -0.962423650119207], atol=1e-10)
+
+
+@pytest.mark.slow
+def test_standard_map_and_lorenz():
+    spectrum = rg.lyapunov_spectrum(
+        rg.System(standard_map, 2, 1.0, standard_map_jacobian), s0=[0.01, 0.0], steps=400_000
+    )
+    assert np.abs(spectrum.exponents.sum()) < 1e-10
+    within(spectrum, [0.10497, -0.10497])
+    h = 0.01
+    spectrum = rg.lyapunov_spectrum(rg.System(lorenz, 3, h), s0=[1.0, 1.0, 20.0], steps=400_000)
+    within(spectrum, h * np.array([0.9056, 0.0, -14.5723]))
+    assert spectrum.exponents.sum() / h == pytest.approx(-13.6667, abs=1e-3)
+    assert spectrum.kaplan_yorke[0] == pytest.approx(2.062, abs=0.002)
+
+
+# ---------------------------------------------------------------- intervals
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_logistic_map():
+    s0 = np.random.default_rng(7).random((600, 1, 1))
+    spectrum = rg.lyapunov_spectrum(rg.System(logistic_map, 1, 4.0), s0=s0, steps=8192)
+    low, high = np.moveaxis(spectrum.interval[:, 0], -1, 0)
+    assert 0.93 <= np.mean((low <= np.log(2)) & (np.log(2) <= high)) <= 0.97
+
+
+@pytest.mark.slow
+def test_intervals_cover_gaussian_products():
+    N, B = 3, 600
+    spectrum = rg.lyapunov_of(np.random.default_rng(8).standard_normal((4200, B, N, N)), transient=104)
+    exact = (np.log(2) + psi((N - np.arange(N)) / 2)) / 2
+    low, high = np.moveaxis(spectrum.interval, -1, 0)
+    cover = np.mean((low <= exact) & (exact <= high), axis=0)
+    assert ((cover >= 0.93) & (cover <= 0.97)).all(), cover
+
+
+@pytest.mark.slow
+def test_intervals_cover_a_driven_lstm():
+    net = rg.Network.init("lstm", n_inputs=2, n_hidden=5, seed=1, scheme="gaussian", gain=2.0)
+    rng = np.random.default_rng(9)
+    runs = rg.lyapunov_spectrum(net, rng.standard_normal((5320, 800, 2)), k=3, transient=200)
+    truth = rg.lyapunov_spectrum(net, rng.standard_normal((20_200, 200, 2)), k=3, transient=200)
+    exact, interval = truth.mean()
+    assert (np.diff(interval, axis=-1)[:, 0] < 0.2 * np.diff(runs.interval, axis=-1)[..., 0].mean(axis=0)).all()
+    low, high = np.moveaxis(runs.interval, -1, 0)
+    cover = np.mean((low <= exact) & (exact <= high), axis=0)
+    assert ((cover >= 0.93) & (cover <= 0.97)).all(), cover
+
+
+def test_the_mean_over_samples_has_an_interval_of_its_own():
+    J = np.random.default_rng(3).standard_normal((200, 30, 2, 2))
+    spectrum = rg.lyapunov_of(J)
+    middle, interval = spectrum.mean()
+    np.testing.assert_allclose(middle, spectrum.exponents.mean(axis=0))
+    spread = spectrum.exponents.std(axis=0, ddof=1) / np.sqrt(30)
+    np.testing.assert_allclose(interval[:, 1] - middle, 2.045229642132703 * spread)  # t of 29 degrees of freedom
+    with pytest.raises(ValueError, match="one sample"):
+        rg.lyapunov_of(J[:, 0]).mean()
+
+
+# ---------------------------------------------------------------- how a run is made
+
+
+def test_history_ends_at_the_exponents_and_pieces_do_not_matter(monkeypatch):
+    net = rg.Network.init("vanilla", n_inputs=2, n_hidden=6, scheme="gaussian", gain=1.5)
+    x = np.random.default_rng(0).standard_normal((700, 2, 2))
+    whole = rg.lyapunov_spectrum(net, x, transient=90)
+    assert (whole.steps, whole.transient) == (610, 90)
+    np.testing.assert_allclose(whole.history[-1], whole.exponents, atol=1e-13)
+    assert whole.lengths.sum() == 610 and len(whole.local) == len(whole.lengths)
+    from rnngrad.analysis import lyapunov
+
+    monkeypatch.setattr(lyapunov, "_PIECE", 2 * 32 * 6 * 8 * 23)  # 23 steps at a time
+    pieces = rg.lyapunov_spectrum(net, x, transient=90)
+    np.testing.assert_allclose(pieces.exponents, whole.exponents, atol=1e-9)
+
+
+def test_leading_exponents_are_those_of_all():
+    net = rg.Network.init("gru", n_inputs=1, n_hidden=6)
+    x = np.random.default_rng(0).standard_normal((3000, 1))
+    few, all_ = rg.lyapunov_spectrum(net, x, k=2), rg.lyapunov_spectrum(net, x)
+    np.testing.assert_allclose(few.exponents[0], all_.exponents[0, :2], atol=5e-3)  # other frames to begin with
+    assert np.isnan(few.kaplan_yorke[0]) or few.exponents.sum() < 0
+
+
+def test_saved_and_drawn(tmp_path):
+    spectrum = rg.lyapunov_of(matrices(300, 3))
+    held = np.load(spectrum.save(tmp_path / "spectrum.npz"))
+    for name in ("exponents", "stderr", "interval", "history", "kaplan_yorke", "lengths"):
+        assert name in held
+    np.testing.assert_array_equal(held["stderr"], spectrum.stderr)
+    assert "stretch" in spectrum.plot().get_ylabel()
+
+
+def test_progress_is_told():
+    shares = []
+    rg.lyapunov_spectrum(zeroed("gru"), steps=64, progress=shares.append)
+    assert shares[-1] == 1 and shares == sorted(shares)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.zeros((10, 1))}, "x has 10 steps"),
+        ({"x": np.zeros((100, 1)), "steps": 10}, "steps is 10 beside x"),
+        ({"x": np.zeros((100, 1)), "transient": 90}, "transient is 90"),
+        ({"x": np.full((100, 1), np.nan)}, "x"),
+        ({"k": 5}, "k is 5"),
+        ({"k": 0}, "k is 0"),
+        ({"steps": 3}, "steps is 3"),
+        ({"s0": np.zeros((2, 1, 4)), "samples": 3}, "samples is 3"),
+        ({"s0": np.zeros(3)}, "s0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rg.lyapunov_spectrum(zeroed("gru"), **arguments)
+
+
+def test_bad_matrices_and_systems():
+    with pytest.raises(ValueError, match="matrices has shape"):
+        rg.lyapunov_of(np.zeros((10, 3, 2)))
+    with pytest.raises(ValueError, match="matrices"):
+        rg.lyapunov_of(np.full((10, 2, 2), np.inf))
+    with pytest.raises(ValueError, match="net is int"):
+        rg.lyapunov_spectrum(3)
+    with pytest.warns(rg.DivergenceWarning), pytest.raises(ValueError, match="not finite from step"):
+        rg.lyapunov_spectrum(rg.System(logistic_map, 1, 4.5), s0=[0.3], steps=1000)
