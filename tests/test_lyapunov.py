@@ -224,11 +224,12 @@ def test_cat_map():
 
 @pytest.mark.slow
 def test_standard_map_and_lorenz():
-    spectrum = rg.lyapunov_spectrum(
-        rg.System(standard_map, 2, 1.0, standard_map_jacobian), s0=[0.01, 0.0], steps=400_000
-    )
-    assert np.abs(spectrum.exponents.sum()) < 1e-10
-    within(spectrum, [0.10497, -0.10497])
+    # Orbits stick to the islands for 10^5 steps and more: one run knows too little of itself, so many are taken.
+    s0 = 0.01 * np.random.default_rng(0).standard_normal((48, 1, 2)) % (2 * np.pi)
+    spectrum = rg.lyapunov_spectrum(rg.System(standard_map, 2, 1.0, standard_map_jacobian), s0=s0, steps=300_000)
+    assert np.abs(spectrum.exponents.sum(axis=1)).max() < 1e-10
+    stderr = spectrum.exponents.std(axis=0, ddof=1) / np.sqrt(48)
+    assert (np.abs(spectrum.mean()[0] - [0.10497, -0.10497]) <= 4 * stderr).all()
     h = 0.01
     spectrum = rg.lyapunov_spectrum(rg.System(lorenz, 3, h), s0=[1.0, 1.0, 20.0], steps=400_000)
     within(spectrum, h * np.array([0.9056, 0.0, -14.5723]))
