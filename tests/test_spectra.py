@@ -105,6 +105,19 @@ def test_circular_law_of_a_ginibre_matrix():
     np.testing.assert_allclose(shares, np.interp(np.exp(s) / g, result.r, result.share[0]), atol=0.01)
 
 
+def test_share_of_lyapunov_exponents_below_the_edge():
+    """g < 1: the exponents of W^t are ln|lambda|, so that a share e^(2 s)/g^2 lies below s (known answers)."""
+    g, N = 0.7, 80
+    W = rg.Network.init("vanilla", 0, N, scheme="gaussian", gain=g, seed=2).W[0]
+    exponents = rg.lyapunov_of(np.broadcast_to(W, (1500, N, N))).exponents
+    law = rg.circular_law(rg.weight_spectrum(linear(W, 1).net))
+    s = np.log(g) - np.array([0.1, 0.3, 0.7])
+    shares = np.mean(np.ravel(exponents)[:, None] < s, axis=0)
+    # moduli that are close take longer than the run to part: a few exponents lie between them
+    np.testing.assert_allclose(shares, np.interp(np.exp(s - law.log_radius), law.r, law.share[0]), atol=3 / N)
+    np.testing.assert_allclose(shares, np.exp(2 * s) / g**2, atol=0.06)
+
+
 @numba.njit
 def times(s, x, p):
     n = s.size
