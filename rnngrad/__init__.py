@@ -48,6 +48,7 @@ _NAMES = {
     "mean_field": "analysis.mean_field",
     "edge_of_chaos": "analysis.mean_field",
     "phase_diagram": "analysis.phase_diagram",
+    "random_networks": "analysis.random_networks",
     "memory_horizon": "analysis.memory",
     "saturation": "analysis.saturation",
     "time_constants": "analysis.time_constants",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from .analysis.phase_diagram import phase_diagram
     from .analysis.product_spectrum import product_spectrum
     from .analysis.products import singular_values
+    from .analysis.random_networks import random_networks
     from .analysis.reach import gradient_map, gradient_reach, layer_reach
     from .analysis.saturation import saturation
     from .analysis.spectra import jacobian_spectrum, weight_spectrum

@@ -29,6 +29,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_bounds.py",
     "tests/test_mean_field.py",
     "tests/test_numerical_range.py",
+    "tests/test_random_networks.py",
     "tests/test_system.py",
     "tests/test_rollout.py",
     "tests/test_gradients_agree.py",
@@ -235,6 +236,9 @@ MUTANTS = [
     ("numerical_range: only the Hermitian part of A itself", "analysis/numerical_range.py", "turned = np.exp(-1j * theta) * A", "turned = np.exp(0j * theta) * A"),
     ("numerical_range: corner at the left line", "analysis/numerical_range.py", "return float(np.hypot(along, across))", "return float(along)"),
     ("numerical_range: half of the angles dropped", "analysis/numerical_range.py", "(middle, right, height, at_right))", ")"),
+    ("random_networks: biases left out", "analysis/random_networks.py", "np.sqrt(prediction.bias_variance) * rng", "0 * rng"),
+    ("random_networks: the transient counted in q", "analysis/random_networks.py", ".a[transient:]", ".a"),
+    ("random_networks: one network for all seeds", "analysis/random_networks.py", "rng = np.random.default_rng(seed)", "rng = np.random.default_rng(seeds[0])"),
     # mean field
     ("mean_field: bias variance left out of q", "analysis/mean_field.py", "1 - (g * g * _averages(activation, q)[0] + sigma2) / q", "1 - g * g * _averages(activation, q)[0] / q"),
     ("mean_field: exponent of the norm's square", "analysis/mean_field.py", "return 0.5 * float(np.log(chi))", "return float(np.log(chi))"),

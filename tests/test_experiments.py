@@ -110,3 +110,15 @@ def test_truncation_bias(run, capsys):
     smallest = 1 + np.flatnonzero(np.append(True, arrays["parts.LSTM.bias"] > 0.3))[-1]
     assert arrays["parts.LSTM.smallest"] == smallest
     assert f"{smallest} steps (LSTM)" in capsys.readouterr().out
+
+
+def test_edge_of_chaos(run):
+    arrays = run(
+        "edge_of_chaos", "--gains", 0.5, 2, "--units", 60, "--networks", 2, "--steps", 60, "--resolution", 5,
+        "--largest-bias", 1,
+    )  # fmt: skip
+    np.testing.assert_allclose(arrays["1.prediction.lambda1"], [np.log(0.5), 0.154724], atol=1e-6)
+    np.testing.assert_allclose(arrays["1.lambda1"].mean(axis=1), arrays["1.prediction.lambda1"], atol=0.15)
+    assert arrays["1.lambda1"].shape == arrays["1.q"].shape == (2, 2)
+    assert arrays["2.lambda1"].shape == (5, 5) and arrays["2.critical"][0] == 1
+    assert (np.diff(arrays["2.critical"]) > 0).all()

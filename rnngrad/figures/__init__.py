@@ -31,6 +31,7 @@ _DRAWN_BY = {
     "TrainingCurves": "training",
     "ExposureGap": "exposure",
     "MeanField": "mean_field",
+    "RandomNetworks": "mean_field",
     "PhaseDiagram": "phase_diagram",
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",

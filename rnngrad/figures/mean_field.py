@@ -1,4 +1,4 @@
-"""The largest Lyapunov exponent of random networks over the gain."""
+"""The largest Lyapunov exponent of random networks over the gain: the theory, and the networks measured."""
 
 from __future__ import annotations
 
@@ -6,16 +6,30 @@ from typing import Any
 
 import numpy as np
 
-from .style import BLUE, ORANGE, title
+from .style import BLACK, BLUE, ORANGE, title
 
 
 def draw(ax: Any, result: Any) -> Any:
-    """Draw a :class:`rnngrad.analysis.mean_field.MeanField`."""
-    ax.plot(np.atleast_1d(result.g), np.atleast_1d(result.lambda1), color=BLUE, lw=1.8, label=r"$\frac{1}{2}\ln\chi$")
+    """Draw a :class:`rnngrad.analysis.mean_field.MeanField`, or random networks measured beside it."""
+    measured = hasattr(result, "curve")
+    theory = result.curve if measured else result
+    if measured:
+        count, points = result.lambda1.shape[1], np.repeat(result.prediction.g, result.lambda1.shape[1])
+        label = f"{count} networks each, $n$ = {result.n}"
+        ax.plot(points, result.lambda1.ravel(), "o", ms=4.5, mfc="none", color=BLACK, label=label)
+    ax.plot(
+        np.atleast_1d(theory.g), np.atleast_1d(theory.lambda1), color=BLUE, lw=1.6,
+        label=r"mean field, $\lambda_1=\frac{1}{2}\ln\chi$",
+    )  # fmt: skip
     ax.axhline(0, color="#888888", lw=0.8)
-    ax.axvline(result.critical, color=ORANGE, lw=1.4, ls="--", label=f"edge of chaos, $g$ = {result.critical:.4g}")
+    ax.axvline(theory.critical, color=ORANGE, lw=1.4, ls="--", label=f"edge of chaos, $g$ = {theory.critical:.4g}")
     ax.set_xlabel(r"gain $g=\sigma_w\sqrt{n}$")
     ax.set_ylabel(r"largest Lyapunov exponent $\lambda_1$ (1/step)")
-    title(ax, f"Random {result.activation} networks are chaotic beyond g = {result.critical:.4g}")
-    ax.legend(loc="best")
+    text = f"Random {theory.activation} networks are chaotic beyond g = {theory.critical:.4g}"
+    if measured:
+        off = np.abs(result.lambda1.mean(axis=1) - result.prediction.lambda1)
+        worst = int(np.argmax(off))
+        text += f"; measured means are within {off[worst]:.2g} of mean field"
+    title(ax, text)
+    ax.legend(loc="lower right")
     return ax
