@@ -179,11 +179,25 @@ def test_leak_of_a_unit_is_what_is_left_without_recurrent_weights(cell, lengths)
     assert set(leaks) == expected.get(cell, {"h"})
     J = oracles.jacobians(*drawn.args, **drawn.kwargs)
     counted = np.arange(5)[:, None] < drawn.ends
+    if cell in ("gru_delayed", "gated_unit"):
+        counted &= np.arange(5)[:, None] > 0  # the gate of step 1 is not the network's
     for state, rate in leaks.items():
         where = drawn.net.blocks[state]
         block = J[:, :, where, where][counted]
         np.testing.assert_allclose(block * (1 - np.eye(4)), 0, atol=1e-15)
         np.testing.assert_allclose(rate, np.log(np.abs(np.diagonal(block, axis1=1, axis2=2))).mean(axis=0), rtol=1e-11)
+
+
+@pytest.mark.parametrize("cell", ["gru_delayed", "gated_unit"])
+def test_a_gate_of_the_zero_state_is_not_a_leak(cell):
+    """Delayed gates start as part of s_0: at 0 the first step keeps nothing, and no bias could change that."""
+    net = rg.Network.init(cell, 1, 3, 1, seed=0)
+    still = net.replace(**{name: 0 * net.parameters[name] for name in ("W2", "U2", "b2")})
+    traj = rg.rollout(still, np.random.default_rng(0).standard_normal((150, 1, 1)))
+    np.testing.assert_allclose(rg.time_constants(traj).leak_rate, -np.log(2))
+    advice = [r.advice for r in rg.verdict(traj, squared_error(0 * traj.y + 1)).remedies if r.kind == "gate bias"]
+    assert "by about 2.64" in advice[0]  # logit(.001^(1/100)) - logit(1/2)
+    np.testing.assert_array_equal(time_constants.leak_rates(rg.rollout(still, np.zeros((1, 1, 1))))["h"], -np.inf)
 
 
 def test_layers_of_a_stack_leak_each_by_itself():

@@ -60,7 +60,8 @@ class TimeConstants(Result):
     leaks : dict of ndarray (n,)
         By state vector whose units keep a part of themselves ("c" of an LSTM, "h" of a GRU, "s" of a leaky unit;
         "l0.c", "l1_reverse.h" in a stack): mean over time and batch of ln|ds'_i/ds_i| at fixed gates, that is ln f_i,
-        ln u_i, ln(1 - alpha_i). Empty where no unit does.
+        ln u_i, ln(1 - alpha_i). Where gates act a step later, that of step 1 is a part of s_0 and does not count.
+        Empty where no unit does.
     """
 
     chain: Decay
@@ -137,10 +138,14 @@ def leak_rates(traj: Any) -> dict[str, NDArray[np.float64]]:
         return {}
     partials = local_jacobians(traj).update_s
     valid = np.arange(traj.T)[:, None] < traj.lengths
-    with np.errstate(divide="ignore"):
-        return {
-            cell.states[s]: np.log(np.abs(partials[:, :, s, s][valid].astype(np.float64))).mean(axis=0) for s in leaky
-        }
+    out = {}
+    for s in leaky:
+        counted = valid
+        if sum(map(bool, cell.update_by_state[s])) > 1 and valid[1:].any():  # the factor is a state, at first s_0's
+            counted = valid & (np.arange(traj.T) > 0)[:, None]
+        with np.errstate(divide="ignore"):
+            out[cell.states[s]] = np.log(np.abs(partials[:, :, s, s][counted].astype(np.float64))).mean(axis=0)
+    return out
 
 
 def decay(lags: NDArray, log_norm: NDArray) -> Decay:
