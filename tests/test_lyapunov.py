@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cases import CELLS
+from scipy.signal import lfilter
 from scipy.special import psi
 
 import rnngrad as rg
@@ -269,6 +270,18 @@ def test_intervals_cover_a_driven_lstm():
     low, high = np.moveaxis(runs.interval, -1, 0)
     cover = np.mean((low <= exact) & (exact <= high), axis=0)
     assert ((cover >= 0.93) & (cover <= 0.97)).all(), cover
+
+
+@pytest.mark.parametrize(("memory", "steps"), [(0.97, 4000), (0.99, 20_000), (-0.9, 2000), (0.0, 16)])
+def test_intervals_cover_products_with_a_memory(memory, steps):
+    """Logarithms that are an autoregression, whose memory can be longer than a block; the exponent is 0."""
+    noise = np.random.default_rng(12).standard_normal((steps + 1000, 1000))
+    logs = lfilter([1.0], [1.0, -memory], noise, axis=0)[1000:]
+    spectrum = rg.lyapunov_of(np.exp(logs)[..., None, None])
+    low, high = np.moveaxis(spectrum.interval[:, 0], -1, 0)
+    assert 0.925 <= np.mean((low <= 0) & (high >= 0)) <= 0.975
+    sigma = spectrum.exponents[:, 0].std()
+    assert np.sqrt(np.mean(spectrum.stderr**2)) == pytest.approx(sigma, rel=0.08)
 
 
 def test_the_mean_over_samples_has_an_interval_of_its_own():

@@ -19,6 +19,7 @@ from scipy import stats
 FEWEST = 16  # blocks without which there is no interval
 _CORRELATED = 0.15  # correlation of neighbours above which blocks are joined
 _SCORING, _CLOSE = 60, 1e-4  # steps of Fisher scoring at most, and the change that is no change
+_HALVINGS, _FLOOR = 12, 1e-9  # of a step that does not raise the likelihood; of the spectral density
 
 
 def mean_interval(values: NDArray, confidence: float = 0.95) -> tuple[NDArray, NDArray]:
@@ -62,22 +63,51 @@ def _variance(values: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     angle = 2 * np.pi * np.arange(1, K + 1) / M
     power = np.abs(np.fft.rfft(taper * centred, axis=0)[1 : K + 1]) ** 2  # (K, R), expectation f
     basis = np.stack([(1 + np.cos(angle)) / 2, (1 - np.cos(angle)) / 2])  # (2, K)
-    squares = np.stack([basis[0] ** 2, basis[0] * basis[1], basis[1] ** 2])
-    fit = np.ones((2, R))
-    for _ in range(_SCORING):
-        weight = 1 / np.maximum(basis.T @ fit, 1e-9) ** 2  # (K, R)
-        aa, ab, bb = squares @ weight
-        ca, cb = basis @ (weight * power)
-        det, before = aa * bb - ab * ab, fit
-        p, q = (bb * ca - ab * cb) / det, (aa * cb - ab * ca) / det
-        fit = np.stack(
-            [np.where(p < 0, 0, np.where(q < 0, ca / aa, p)), np.where(q < 0, 0, np.where(p < 0, cb / bb, q))]
-        )
-        if np.all(np.abs(fit - before) <= _CLOSE * fit.max(axis=0)):
-            break
+    fit = _fitted(basis, power)
     p, q = fit
     gp, gq = (M - 0.5) / M**2, 0.5 / M**2
     variance = p * gp + q * gq
     freedom = np.full(R, max(4 * K / 9, 1.0))  # of p, by the Fisher information at p = q; the taper costs a third
     correlation = (p - q) / np.where(live, 2 * (p + q), 1)
     return np.where(live, variance * scale**2, 0), freedom, np.where(live, correlation, 0)
+
+
+def _fitted(basis: NDArray, power: NDArray) -> NDArray:
+    """(p, q) >= 0 (2, R) of Whittle's likelihood, by Fisher scoring with steps that never lower it.
+
+    A whole step can leap from p >> q to q >> p, and back, for ever.
+    """
+    squares = np.stack([basis[0] ** 2, basis[0] * basis[1], basis[1] ** 2])
+    fit = np.ones((2, power.shape[1]))
+    live = np.arange(power.shape[1])
+    least = _deviance(basis, fit, power)
+    for _ in range(_SCORING):
+        own, before = power[:, live], fit[:, live]
+        weight = 1 / np.maximum(basis.T @ before, _FLOOR) ** 2  # (K, live)
+        aa, ab, bb = squares @ weight
+        ca, cb = basis @ (weight * own)
+        det = aa * bb - ab * ab
+        p, q = (bb * ca - ab * cb) / det, (aa * cb - ab * ca) / det
+        aim = np.stack(
+            [np.where(p < 0, 0, np.where(q < 0, ca / aa, p)), np.where(q < 0, 0, np.where(p < 0, cb / bb, q))]
+        )
+        after, left, step = before.copy(), np.arange(len(live)), 1.0
+        for _ in range(_HALVINGS):
+            trial = before[:, left] + step * (aim[:, left] - before[:, left])
+            reached = _deviance(basis, trial, own[:, left])
+            better = reached <= least[live[left]]
+            after[:, left[better]], least[live[left[better]]] = trial[:, better], reached[better]
+            left, step = left[~better], step / 2
+            if not left.size:
+                break
+        fit[:, live] = after
+        live = live[(np.abs(after - before) > _CLOSE * after.max(axis=0)).any(axis=0)]
+        if not live.size:
+            break
+    return fit
+
+
+def _deviance(basis: NDArray, fit: NDArray, power: NDArray) -> NDArray:
+    """Whittle's -2 log likelihood of (p, q), up to a constant, (R,)."""
+    density = np.maximum(basis.T @ fit, _FLOOR)
+    return np.sum(np.log(density) + power / density, axis=0)
