@@ -167,6 +167,13 @@ def test_what_rounding_swallows_is_said():
         assert rg.lyapunov_of(J).exponents[0, 1] == -np.inf
 
 
+def test_what_is_no_number_is_an_error_after_a_lost_direction_too():
+    J = np.ones((60, 8, 8))
+    J[40] *= 1.7e308
+    with pytest.raises(OverflowError, match="step 40"):
+        rg.lyapunov_of(J)
+
+
 def test_kaplan_yorke_by_hand():
     assert kaplan_yorke(np.array([0.5, -1.0]), 2) == pytest.approx(1.5)
     assert kaplan_yorke(np.array([0.5, -0.25, -1.0]), 3) == pytest.approx(2.25)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._blas import one_blas_thread
 from .._results import Result
 from ..dynamics.frames import orthonormalize, random_frames
 from ..dynamics.jacobian import local_jacobians
@@ -115,7 +116,8 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
         if i == 0:
             break
         top = exponent[i - 1].max(axis=-1)
-        C = np.linalg.solve(R[i - 1].astype(np.float64), C)
+        with one_blas_thread():
+            C = np.linalg.solve(R[i - 1].astype(np.float64), C)
         C = np.ldexp(C, (top[:, None] - exponent[i - 1])[..., None].astype(np.int32))
         length = np.linalg.norm(C, axis=1, keepdims=True)
         C /= length

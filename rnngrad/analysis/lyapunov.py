@@ -18,7 +18,7 @@ from scipy import stats
 
 from .. import _checks
 from .._results import Result
-from ..dynamics.frames import Carried, carry, random_frames
+from ..dynamics.frames import Carried, carry, is_singular, random_frames
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import initial_state, rollout
 from ..dynamics.system import DenseJacobians, System
@@ -381,8 +381,7 @@ def _warn_if_lost(jacobians: Any, carried: Carried, lost_before: NDArray, origin
     """Say so where a direction was lost by a Jacobian that is not singular, only graded beyond rounding."""
     fresh = np.flatnonzero((carried.lost_at >= 0) & (lost_before < 0))
     for b in fresh:
-        J = _one_dense(jacobians, int(carried.lost_at[b]) - origin, int(b)).astype(np.float64)
-        if not _singular(J, carried.frames.dtype):
+        if not is_singular(jacobians, int(carried.lost_at[b]) - origin, int(b), carried.frames.dtype):
             warnings.warn(
                 f"at step {int(carried.lost_at[b])} of sample {b} a direction shrank below what {carried.frames.dtype} "
                 "resolves beside the others; its exponent reads -inf, but is only very negative",
@@ -390,26 +389,3 @@ def _warn_if_lost(jacobians: Any, carried: Carried, lost_before: NDArray, origin
                 stacklevel=4,
             )
             return
-
-
-def _one_dense(jacobians: Any, t: int, b: int) -> NDArray:
-    """J_t of one sample, from N tangents."""
-    net = jacobians.net
-    if isinstance(jacobians, DenseJacobians):
-        return jacobians.J[t, b]
-    eye = np.eye(net.N, dtype=net.dtype).reshape(net.N, *net.state_shape)
-    columns, exponents = jacobians.tangent(eye, np.zeros(net.N, np.int64), np.full(net.N, b), t, 1)
-    return np.ldexp(columns[0].reshape(net.N, net.N), exponents[0][:, None].astype(np.int32)).T
-
-
-def _singular(J: NDArray, dtype: Any) -> bool:
-    """Whether J is singular to rounding whatever the scales of its rows and columns."""
-    scaled = J.copy()
-    for _ in range(4):
-        for axis in (0, 1):
-            top = np.abs(scaled).max(axis=axis, keepdims=True)
-            if (top == 0).any():
-                return True
-            scaled = np.ldexp(scaled, -np.frexp(top)[1])
-    sigma = np.linalg.svd(scaled, compute_uv=False)
-    return bool(sigma[-1] <= 4 * len(J) * np.finfo(dtype).eps * sigma[0])

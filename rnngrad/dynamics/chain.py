@@ -19,9 +19,18 @@ from .scaled import Norm, ScaledMatrices, scaled
 class JacobianChain:
     """Products of local Jacobians along a trajectory; factored, nothing dense until asked.
 
-    Rows (or columns) carry a power of two each, so log-norms are right where the product itself would read 0 or inf.
     Steps are numbered as the states: 0 <= k <= t <= T, and Phi(t, t) = I. Past a sequence's own length its Jacobians
     are identities.
+
+    Notes
+    -----
+    Two routes, neither of which over- or underflows at any length:
+
+    - ``product``, ``log_norm`` and what is made of them multiply out, with a power of two for each row (or column). The
+      error is N eps for each step relative to the norm, times ||Phi(t, j)|| ||Phi(j, k)|| / ||Phi(t, k)|| where what
+      came before and after step j cancels. Singular values below about N eps of the largest are lost.
+    - ``log_singular_values`` keeps triangular factors, with a QR every few steps: every value to its own relative
+      accuracy, however far it is below the largest, at about ten times the cost.
     """
 
     def __init__(self, traj: Trajectory, jacobians: Any = None) -> None:
@@ -106,7 +115,24 @@ class JacobianChain:
 
         The product is carried in triangular form with a QR every few steps, so values far beyond the range of floats,
         and far below eps times the largest, are right: to about eps times the condition of a few Jacobians for each
-        step. It costs four times the product itself. ``product(t, k)`` and its norm keep the leading ones only.
+        step. That takes directions which keep their order: of a chain that undoes what it did, J and then J^-1, the
+        values hang on the last bits of the Jacobians.
+
+        It costs six to thirteen times ``log_norm`` for a chaotic tanh network of 16 to 128 units, and more where a
+        single step stretches by more than 2^16 and every one needs its QR.
+
+        Raises
+        ------
+        ValueError
+            Not 0 <= k <= t <= T.
+        OverflowError
+            A Jacobian is not finite.
+
+        Warns
+        -----
+        PrecisionWarning
+            A Jacobian that is not singular shrank a direction below what rounding resolves: -inf stands for a value
+            that is only very small.
         """
         t, k = _checks.pair(t, k, self.T)
         (product,) = graded_products(self.jacobians, self.B, self.trajectory.net, t, [t - k])

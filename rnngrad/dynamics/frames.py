@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._blas import one_blas_thread
 from ..kernels import backend as find_backend
 
 _LN2 = float(np.log(2.0))
-_LOST = 1 << 40  # what stands in the place of a stretch, as ``orthonormalize`` says
+LOST = 1 << 40  # what stands in the place of a stretch, as ``orthonormalize`` says
 
 
 def random_frames(B: int, k: int, state_shape: tuple[int, int], dtype: Any, rng: np.random.Generator) -> NDArray:
     """k orthonormal vectors in general position for each of B samples, (B, k, S, n)."""
     S, n = state_shape
-    q = np.linalg.qr(rng.standard_normal((B, S * n, k)))[0]
+    with one_blas_thread():
+        q = np.linalg.qr(rng.standard_normal((B, S * n, k)))[0]
     return np.ascontiguousarray(q.swapaxes(1, 2).reshape(B, k, S, n), dtype)
 
 
@@ -107,9 +109,9 @@ def _step_by_step(jacobians: Any, carried: Carried, logs: NDArray, found: NDArra
     for t in range(len(logs) * length):
         rows, exponents = jacobians.tangent(frames.reshape(B * k, S, n), none, sample, t_from + t, 1)
         Q, R, shift, stretch = orthonormalize(rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k))
-        bad = stretch >= _LOST
-        found[:, 1] |= stretch >= 2 * _LOST
-        found[:, 0] = np.where(bad & (found[:, 0] < 0), t_from + t, found[:, 0])
+        bad, broken = stretch >= LOST, stretch >= 2 * LOST
+        found[:, 1] |= broken
+        found[:, 0] = np.where(broken | (bad & (found[:, 0] < 0)), t_from + t, found[:, 0])
         if found[:, 1].any():
             return
         found[:, 2] += 1
@@ -137,3 +139,22 @@ def orthonormalize(Y: NDArray, exponents: NDArray, backend: str = "auto") -> tup
     stretch = np.zeros(len(Y), np.int64)
     find_backend(backend).orthonormalize(Q, R, out, stretch)
     return Q, R, out, stretch
+
+
+def is_singular(jacobians: Any, t: int, b: int, dtype: Any) -> bool:
+    """Whether J_t of sample b is singular to the rounding of ``dtype``, whatever the scales of its rows and columns."""
+    net = jacobians.net
+    if hasattr(jacobians, "J"):
+        scaled = jacobians.J[t, b].astype(np.float64)
+    else:
+        eye = np.eye(net.N, dtype=net.dtype).reshape(net.N, *net.state_shape)
+        columns, exponents = jacobians.tangent(eye, np.zeros(net.N, np.int64), np.full(net.N, b), t, 1)
+        scaled = np.ldexp(columns[0].reshape(net.N, net.N).astype(np.float64), exponents[0][:, None].astype(np.int32))
+    for _ in range(4):
+        for axis in (0, 1):
+            top = np.abs(scaled).max(axis=axis, keepdims=True)
+            if (top == 0).any():
+                return True
+            scaled = np.ldexp(scaled, -np.frexp(top)[1])
+    sigma = np.linalg.svd(scaled, compute_uv=False)
+    return bool(sigma[-1] <= 4 * len(scaled) * np.finfo(dtype).eps * sigma[0])

@@ -8,6 +8,7 @@ each is known to its own relative accuracy.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConvergenceError
+from .._blas import one_blas_thread
+from ..errors import ConvergenceError, PrecisionWarning
 from ..kernels import backend as find_backend
-from .frames import orthonormalize, random_frames
+from .frames import LOST, Carried, carry, is_singular, orthonormalize, random_frames
 
 _SEED = (0, 0x6772)  # of the basis that is turned into that of the chain; any in general position will do
 _AIM, _LIMIT = (16, 22), (5, 8)  # log2 of the stretch between two QRs, aimed at and largest: float64, float32
@@ -53,14 +55,16 @@ class Graded:
     def then(self, R: NDArray, exponents: NDArray) -> Graded:
         """R 2^exponents T, with a column exponent for R."""
         shifts = exponents + self.exponent
-        live = np.abs(R) > 0
+        live = (np.abs(R) > 0) & np.any(self.mantissa != 0, axis=-1)[:, None, :]  # the exponent of a zero says nothing
         lowest = np.iinfo(np.int64).min // 4
         top = np.max(np.where(live, shifts[:, None, :], lowest), axis=-1)  # (B, N)
         top = np.where(top == lowest, 0, top)
         weights = np.ldexp(
             R.astype(np.float64), np.clip(shifts[:, None, :] - top[..., None], -2000, 0).astype(np.int32)
         )
-        return Graded(*_normalized(weights @ self.mantissa, top))
+        with one_blas_thread():
+            rows = weights @ self.mantissa
+        return Graded(*_normalized(rows, top))
 
 
 def _normalized(rows: NDArray, exponent: NDArray) -> tuple[NDArray, NDArray]:
@@ -70,12 +74,10 @@ def _normalized(rows: NDArray, exponent: NDArray) -> tuple[NDArray, NDArray]:
 
 def graded_products(jacobians: Any, B: int, net: Any, t: int, lags: Sequence[int] | NDArray) -> Iterator[Graded]:
     """Phi(t, t - lag) of every sample for ascending lags, up to orthogonal factors; see the module."""
-    N = net.N
+    N, longest = net.N, int(lags[-1])
     frames = random_frames(B, N, net.state_shape, net.dtype, np.random.default_rng(_SEED))
-    forward = _Walk(jacobians.tangent, frames, t - int(lags[-1]), 1)
-    for _ in forward.over(int(lags[-1])):
-        pass
-    back = _Walk(jacobians.adjoint, forward.frames, t, -1)
+    carry(jacobians, Carried.start(frames), t - longest, 1, longest)
+    back = _Walk(jacobians, frames, t)
     eye = np.ascontiguousarray(np.broadcast_to(np.eye(N), (B, N, N)))
     product = Graded(eye, np.zeros((B, N), np.int64))
     for before, lag in zip([0, *lags[:-1]], lags, strict=True):
@@ -85,11 +87,11 @@ def graded_products(jacobians: Any, B: int, net: Any, t: int, lags: Sequence[int
 
 
 class _Walk:
-    """Orthonormal frames (B, N, S, n) on their way forward or back in time, with a QR as often as the stretch asks."""
+    """Orthonormal frames (B, N, S, n) on their way back in time, with a QR as often as the stretch asks."""
 
-    def __init__(self, step: Any, frames: NDArray, at: int, sign: int) -> None:
-        self.step, self.frames, self.at, self.sign = step, frames, at, sign
-        self.wanted = 1
+    def __init__(self, jacobians: Any, frames: NDArray, at: int) -> None:
+        self.jacobians, self.frames, self.at = jacobians, frames, at
+        self.wanted, self.warned = 1, False
 
     def over(self, count: int) -> Iterator[tuple[NDArray, NDArray]]:
         """R (B, N, N) and the exponents of its columns, QR by QR, until ``count`` steps are done."""
@@ -98,13 +100,32 @@ class _Walk:
         sample, none = np.repeat(np.arange(B), k), np.zeros(B * k, np.int64)
         while count:
             steps = min(self.wanted, count)
-            rows, exponents = self.step(self.frames.reshape(B * k, S, n), none, sample, self.at, steps)
-            last = -1 if self.sign > 0 else 0  # results are in the order of time
-            Q, R, e, stretch = orthonormalize(rows[last].reshape(B, k, S * n), exponents[last].reshape(B, k))
+            rows, exponents = self.jacobians.adjoint(self.frames.reshape(B * k, S, n), none, sample, self.at, steps)
+            Q, R, e, stretch = orthonormalize(rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k))
             most = int(stretch.max())
             if most > limit and steps > 1:
                 self.wanted = max(1, steps // 2)
                 continue
-            self.frames, self.at, count = Q.reshape(self.frames.shape), self.at + self.sign * steps, count - steps
+            self.frames, self.at, count = Q.reshape(self.frames.shape), self.at - steps, count - steps
+            if most >= LOST:
+                self._lost(stretch)
             yield R, e
             self.wanted = max(1, min(aim * steps // max(most, 1), 2 * steps, _LONGEST))
+
+    def _lost(self, stretch: NDArray) -> None:
+        """The step after ``at`` has lost a direction of some samples: to a zero, or to rounding."""
+        if stretch.max() >= 2 * LOST:
+            raise OverflowError(
+                f"the Jacobian of sample {int(np.argmax(stretch))} is not finite at step {self.at}: its entries, or "
+                "their products with unit vectors, are beyond the dtype"
+            )
+        for b in [] if self.warned else np.flatnonzero(stretch >= LOST):
+            if not is_singular(self.jacobians, self.at, int(b), self.frames.dtype):
+                warnings.warn(
+                    f"at step {self.at} of sample {b} a direction shrank below what {self.frames.dtype} resolves "
+                    "beside the others; its singular value reads -inf, but is only very small",
+                    PrecisionWarning,
+                    stacklevel=5,
+                )
+                self.warned = True
+                return

@@ -87,10 +87,11 @@ def _make(name, step, step_room):
                         wanted = max(1, steps // 2 if stretch >= DEPENDENT else aim * steps // stretch)
                         continue
                     at = t_from + block * length + done
+                    if stretch == NOT_FINITE:
+                        found[b, 0], found[b, 1] = at, 1
+                        break
                     if stretch >= DEPENDENT and found[b, 0] < 0:
-                        found[b, 0], found[b, 1] = at, stretch == NOT_FINITE
-                        if stretch == NOT_FINITE:
-                            break
+                        found[b, 0] = at
                     found[b, 2] += 1
                     if stretch < DEPENDENT:
                         found[b, 3] = max(found[b, 3], stretch)
