@@ -336,6 +336,20 @@ def test_saved_and_drawn(tmp_path):
     assert "stretch" in spectrum.plot().get_ylabel()
 
 
+@pytest.mark.parametrize(
+    ("J", "says"),
+    [
+        (np.zeros((50, 2, 2)), "λ₁ = -∞ per step, contracting"),
+        (np.broadcast_to(2 * np.eye(2), (5, 2, 2)), "λ₁ = 0.693 per step, of too few steps for an interval"),
+        (np.broadcast_to(2 * np.eye(2), (50, 2, 2)), "chaotic"),
+        (np.full((50, 3, 1, 1), 0.5), "Sample 0: λ₁ = -0.693 per step, contracting"),
+        (np.ones((50, 3, 1, 1)), "at the edge, within its interval"),
+    ],
+)
+def test_the_title_claims_no_more_than_was_measured(J, says):
+    assert says in rg.lyapunov_of(J).plot().get_title(loc="left").replace("\n", " ")
+
+
 def test_progress_is_told():
     shares = []
     rg.lyapunov_spectrum(zeroed("gru"), steps=64, progress=shares.append)
@@ -354,6 +368,8 @@ def test_progress_is_told():
         ({"steps": 3}, "steps is 3"),
         ({"s0": np.zeros((2, 1, 4)), "samples": 3}, "samples is 3"),
         ({"s0": np.zeros(3)}, "s0"),
+        ({"seed": None}, "seed is None"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -370,3 +386,13 @@ def test_bad_matrices_and_systems():
         rg.lyapunov_spectrum(3)
     with pytest.warns(rg.DivergenceWarning), pytest.raises(ValueError, match="not finite from step"):
         rg.lyapunov_spectrum(rg.System(logistic_map, 1, 4.5), s0=[0.3], steps=1000)
+
+
+def test_where_a_run_diverges_is_counted_from_its_start(monkeypatch):
+    """1.4^t passes the range of float64, 2^1024, at the step 1024 ln 2/ln 1.4 = 2109.5, in the last piece of many."""
+    from rnngrad.analysis import lyapunov
+
+    monkeypatch.setattr(lyapunov, "_PIECE", 32 * 2 * 8 * 100)
+    net = rg.Network.from_parameters("linear", {"W": 1.4 * np.eye(2)[None], "b": np.zeros((1, 2))})
+    with pytest.warns(rg.DivergenceWarning), pytest.raises(ValueError, match="not finite from step 2110 on"):
+        rg.lyapunov_spectrum(net, s0=[1.0, 1.0], steps=3000)

@@ -253,7 +253,9 @@ def lyapunov_of(
 
 def _generator(seed: Any) -> np.random.Generator:
     """A stream of its own: a network drawn with the same seed must not be aligned with the frame."""
-    return seed if isinstance(seed, np.random.Generator) else np.random.default_rng([seed, 0x6C79])
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng([_checks.integer("seed", seed, 0), 0x6C79])
 
 
 def _transient(given: int | None, steps: int, total: int | None) -> int:
@@ -295,6 +297,12 @@ def _trajectory(net: Any, x: Any, state: NDArray, total: int, backend: str) -> I
         count = min(piece, total - done)
         part = np.zeros((count, len(state), net.m), net.dtype) if x is None else x[done : done + count]
         traj = rollout(net, part, s0=state, backend=backend)
+        if (traj.diverged >= 0).any():
+            b = int(np.argmax(traj.diverged >= 0))
+            raise ValueError(
+                f"the trajectory is not finite from step {done + int(traj.diverged[b])} on (sample {b}), the transient "
+                "counted; take fewer steps, or scale the recurrent weights down"
+            )
         yield local_jacobians(traj), count
         state, done = np.ascontiguousarray(traj.states[-1]).reshape(state.shape), done + count
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from .style import BLUE, ORANGE, RED, title
 
+_ROUNDING = 1e-7  # an exponent that is nearer to 0 is 0, whatever its interval
+
 
 def draw(ax: Any, result: Any, sample: int = 0) -> Any:
     """Draw a :class:`rnngrad.analysis.lyapunov.LyapunovSpectrum` of one sample."""
@@ -17,7 +19,7 @@ def draw(ax: Any, result: Any, sample: int = 0) -> Any:
     ax.axhline(0, color="#888888", lw=0.8)
     ax.errorbar(
         rank[live], values[live], np.nan_to_num(half[live]), fmt="o", ms=3, color=BLUE, ecolor=ORANGE, capsize=2,
-        label="measured, with 95 % interval",
+        label="measured, with 95 % interval" if np.isfinite(half[live]).all() else "measured",
     )  # fmt: skip
     if not live.all():
         low = values[live].min() if live.any() else -1.0
@@ -25,11 +27,14 @@ def draw(ax: Any, result: Any, sample: int = 0) -> Any:
     ax.set_xlabel(r"rank $i$")
     ax.set_ylabel(r"$\lambda_i$, stretch per step (natural log)")
     first = values[0]
-    says = "chaotic: nearby states part" if first > half[0] else "contracting: nearby states meet"
-    if not np.isfinite(half[0]) or abs(first) <= half[0]:
+    says = "chaotic: nearby states part" if first > 0 else "contracting: nearby states meet"
+    if np.isfinite(first) and np.isnan(half[0]):
+        says = "of too few steps for an interval"
+    elif abs(first) <= max(half[0], _ROUNDING):
         says = "at the edge, within its interval"
     dimension = result.kaplan_yorke[sample]
     tail = f"; Kaplan-Yorke dimension {dimension:.3g} of {result.state_size}" if np.isfinite(dimension) else ""
-    title(ax, f"λ₁ = {first:.3g} per step, {says}{tail}")
+    where = f"Sample {sample}: " if len(result.exponents) > 1 else ""
+    title(ax, f"{where}λ₁ = {first:.3g} per step, {says}{tail}".replace("-inf", "-∞"))
     ax.legend(loc="best")
     return ax
