@@ -122,3 +122,20 @@ def test_edge_of_chaos(run):
     assert arrays["1.lambda1"].shape == arrays["1.q"].shape == (2, 2)
     assert arrays["2.lambda1"].shape == (5, 5) and arrays["2.critical"][0] == 1
     assert (np.diff(arrays["2.critical"]) > 0).all()
+
+
+def test_lyapunov_spectra(run, capsys):
+    """At rest the exponents are the logarithms of W's eigenvalues; their sum is that of |det|."""
+    arrays = run("lyapunov_spectra", "--gains", 0.5, 3, "--drawn", 0.5, 3, "--units", 40, "--steps", 400)
+    np.testing.assert_allclose(arrays["1.prediction.lambda1"], [np.log(0.5), 0.310249], atol=1e-6)
+    W = rg.Network.init("vanilla", 0, 40, scheme="gaussian", gain=0.5, seed=0).W[0]
+    np.testing.assert_allclose(arrays["2.exponents"][0].sum(), np.linalg.slogdet(W)[1], atol=1e-9)
+    logs = np.sort(np.log(np.abs(np.linalg.eigvals(W))))[::-1]
+    np.testing.assert_allclose(arrays["2.exponents"][0], logs, atol=0.05)
+    fraction = np.exp(2 * arrays["2.circular"][0]) / 0.5**2  # of exponents below
+    np.testing.assert_allclose(fraction, 1 - (np.arange(40) + 0.5) / 40, rtol=1e-12)
+    assert np.isnan(arrays["2.circular"][1]).all()
+    low, high = arrays["1.interval"][1]
+    assert low < arrays["1.lambda1"][1] < high and abs(arrays["1.lambda1"][1] - 0.310249) < 1 / np.sqrt(40)
+    share = 100 * np.mean(arrays["2.exponents"][1] > 0)
+    assert f"At g = 3, {share:.3g} % of directions expand" in capsys.readouterr().out

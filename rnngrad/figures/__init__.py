@@ -32,6 +32,8 @@ _DRAWN_BY = {
     "ExposureGap": "exposure",
     "MeanField": "mean_field",
     "RandomNetworks": "mean_field",
+    "LeadingExponents": "spectrum_sweep",
+    "SpectrumSweep": "spectrum_sweep",
     "PhaseDiagram": "phase_diagram",
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
