@@ -1,9 +1,9 @@
 """How many directions of a random network's state expand, and how fast, at each gain?
 
 Random networks h <- tanh(W h), W_ij ~ N(0, g^2/n). Left: the largest Lyapunov exponent over g, with its 95 % interval,
-and mean field, 1/2 ln chi. Right: all exponents by rank for some of the gains. Below g = 1 the network comes to rest and
-the exponents are ln|eigenvalue| of W, of which a fraction e^{2s}/g^2 is below s (circular law, dashed); above, those
-over 0 expand: chaos.
+and mean field, 1/2 ln chi. Right: all exponents by rank for some of the gains. Below g = 1 the network comes to rest
+and the exponents are ln|eigenvalue| of W, of which a fraction e^{2s}/g^2 is below s (circular law, dashed); above,
+those over 0 expand: chaos.
 
     python scripts/lyapunov_spectra.py --out figures
 """

@@ -45,7 +45,13 @@ def test_networks_have_the_exponent_of_mean_field(n, g, tolerance):
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"g": []}, "g is"), ({"seeds": ()}, "seeds is"), ({"n": 0}, "n_hidden is 0"), ({"g": -1.0}, "g is")],
+    [
+        ({"g": []}, "g is"),
+        ({"seeds": ()}, "seeds is"),
+        ({"seeds": 3}, "seeds is 3"),
+        ({"n": 0}, "n_hidden is 0"),
+        ({"g": -1.0}, "g is"),
+    ],
 )
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
@@ -56,3 +62,17 @@ def test_networks_are_drawn_over_the_theory(tmp_path):
     result = random_networks([0.5, 2.0], n=20, seeds=(0,), steps=50, transient=10)
     assert "within" in result.plot().get_title(loc="left")
     result.save(tmp_path / "networks.npz")
+
+
+def test_where_the_theory_is_zero_or_minus_infinity_there_is_no_relative_error():
+    result = random_networks([0.0, 0.5, 1.0], n=20, seeds=(0,), steps=50, transient=10)
+    np.testing.assert_array_equal(np.isnan(result.relative_error), [True, False, True])
+    off = np.abs(result.lambda1[1:, 0] - [np.log(0.5), 0]).max()
+    assert f"within {off:.2g}" in result.plot().get_title(loc="left").replace("\n", " ")
+
+
+@pytest.mark.parametrize(("activation", "word"), [("tanh", "chaotic"), ("identity", "unstable"), ("relu", "unstable")])
+def test_only_bounded_states_are_called_chaotic(activation, word):
+    assert word in rg.mean_field([0.5, 2.0], activation=activation).plot().get_title(loc="left")
+    title = rg.phase_diagram([0.5, 2.0], [0.0, 1.0], activation=activation).plot().get_title(loc="left")
+    assert ("delay chaos" in title) == (word == "chaotic") and ("chaos" in title) == (word == "chaotic")

@@ -52,8 +52,10 @@ class RandomNetworks(Result):
 
     @property
     def relative_error(self) -> NDArray[np.float64]:
-        """(mean of lambda1 over the networks - prediction)/|prediction|, (K,)."""
-        return (self.lambda1.mean(axis=1) - self.prediction.lambda1) / np.abs(self.prediction.lambda1)
+        """(mean of lambda1 over the networks - prediction)/|prediction|, (K,); NaN where that is 0 or -inf."""
+        theory = self.prediction.lambda1
+        theory = np.where(np.isfinite(theory) & (theory != 0), theory, np.nan)
+        return (self.lambda1.mean(axis=1) - theory) / np.abs(theory)
 
 
 def random_networks(
@@ -94,8 +96,8 @@ def random_networks(
         An argument is out of range, or the networks diverge.
     """
     gains = _checks.array("g", np.atleast_1d(_checks.numbers("g", g)), ("K",))
-    if not gains.size or not len(seeds):
-        raise ValueError(f"g is {g!r} and seeds is {seeds!r}; neither may be empty")
+    if not gains.size or not np.ndim(seeds) or not len(seeds):
+        raise ValueError(f"g is {g!r} and seeds is {seeds!r}; neither may be empty, and seeds are a list")
     prediction = mean_field(gains, activation=activation, bias_variance=bias_variance)
     steps, transient = _checks.integer("steps", steps, 1), _checks.integer("transient", transient, 0)
     fine = np.union1d(gains, np.linspace(gains.min(), gains.max(), _CURVE))

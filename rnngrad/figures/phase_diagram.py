@@ -26,6 +26,11 @@ def draw(ax: Any, result: Any) -> Any:
     ax.set_ylabel(r"biases, $\sigma_b$")
     first, last = result.critical[0], result.critical[-1]
     spread = f"from g = {first:.3g} at σ_b = {result.sigma_b[0]:.3g} to {last:.3g} at {result.sigma_b[-1]:.3g}"
-    title(ax, f"Biases delay chaos: the edge moves {spread}" if last > first else f"The edge of chaos goes {spread}")
+    if last > first:
+        title(ax, f"Biases delay chaos: the edge moves {spread}")
+    elif last == first:
+        title(ax, f"χ = 1 at g = {first:.3g}, whatever the biases")
+    else:
+        title(ax, f"The edge of chaos goes {spread}")
     ax.legend(loc="lower right")
     return ax
