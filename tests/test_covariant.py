@@ -76,6 +76,22 @@ def test_angle_between_expanding_and_contracting():
         vectors.angle_between(2)
 
 
+def test_drawn_and_saved(tmp_path):
+    """Eigenvectors (1, 0), (1, -1.5), (0, 0, 1): 56.3 degrees between the first two, 90 to the third."""
+    W = [[2.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.1]]
+    vectors = rg.covariant_vectors(linear_network(W, 200))
+    ax = vectors.plot()
+    assert "v1 and v2 come closest: 56.3°" in ax.get_title(loc="left")
+    drawn = ax.images[0].get_array().filled(np.nan)
+    np.testing.assert_allclose(drawn[[0, 0, 1], [1, 2, 2]], [np.degrees(np.arctan(1.5)), 90, 90], atol=1e-6)
+    assert np.isnan(np.diagonal(drawn)).all()
+    assert vectors.save(tmp_path / "vectors.npz").exists()
+    one = rg.covariant_vectors(linear_network(W, 200), k=1)
+    assert "One covariant vector" in one.plot().get_title(loc="left")
+    with pytest.raises(ValueError, match="one covariant vector"):
+        one.angle_between(1)
+
+
 def test_what_cannot_be_followed_is_an_error():
     with pytest.raises(rg.SingularError, match="ask for k <= 1"):
         rg.covariant_vectors(linear_network([[1.0, 1.0], [1.0, 1.0]], 40))

@@ -56,9 +56,12 @@ class CovariantVectors(Result):
         Raises
         ------
         ValueError
-            Not 1 <= split < k.
+            Not 1 <= split < k, or k is 1.
         """
-        split = _checks.integer("split", split, 1, self.vectors.shape[2] - 1)
+        k = self.vectors.shape[2]
+        if k < 2:
+            raise ValueError("there is one covariant vector; a splitting takes two or more")
+        split = _checks.integer("split", split, 1, k - 1)
         q = [
             np.linalg.qr(part.astype(np.float64).swapaxes(-1, -2))[0]
             for part in (self.vectors[:, :, :split], self.vectors[:, :, split:])

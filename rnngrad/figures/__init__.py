@@ -17,6 +17,7 @@ _DRAWN_BY = {
     "MemoryHorizon": "horizon",
     "TimeConstants": "time_constants",
     "LyapunovSpectrum": "lyapunov",
+    "CovariantVectors": "covariant",
     "Spectrum": "spectrum",
     "ProductSpectrum": "product_spectrum",
     "CircularLaw": "circular_law",
