@@ -9,6 +9,8 @@ import pytest
 
 import rnngrad as rg
 from rnngrad.analysis import words
+from rnngrad.analysis.comparison import Comparison, reach_by_lag
+from rnngrad.analysis.truncation import TruncationComparison
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -139,3 +141,19 @@ def test_lyapunov_spectra(run, capsys):
     assert low < arrays["1.lambda1"][1] < high and abs(arrays["1.lambda1"][1] - 0.310249) < 1 / np.sqrt(40)
     share = 100 * np.mean(arrays["2.exponents"][1] > 0)
     assert f"At g = 3, {share:.3g} % of directions expand" in capsys.readouterr().out
+
+
+def test_no_cell_is_left_out_of_a_picture(monkeypatch):
+    """Eight cells, where the palette has six colours."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    task = importlib.import_module("_delayed_echo")
+    growths, parts = {}, {}
+    for cell in list(rg.CELLS)[:8]:
+        traj, loss, _ = task.examined(task.fresh(cell, 2, 0), 2, 12, 2, 0)
+        growths[cell] = reach_by_lag(rg.gradient_reach(traj, loss, max_lag=5))
+        parts[cell] = rg.truncation_bias(traj, loss, [1, 4])
+    ax = Comparison(growths, 2, "delay", "steps", "Eight").plot()
+    assert len(ax.get_legend().get_texts()) == 8
+    assert len({tuple(np.ravel(line.get_color())) for line in ax.get_lines()}) >= 8
+    ax = TruncationComparison(parts, 2, "delay", "Eight").plot()
+    assert len(ax.get_legend().get_texts()) == 16

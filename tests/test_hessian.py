@@ -197,3 +197,10 @@ def test_figure(tmp_path):
     assert f"{int(np.sum(truth < -1e-5 * np.abs(truth).max()))} of 138 directions curve down" in title
     assert "none negative" in rg.hessian_spectrum(traj, loss, matrix="gauss_newton").plot().get_title(loc="left")
     assert result.save(tmp_path / "h.npz").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_figure_of_a_zero_matrix():
+    traj, _, _ = drawn_with_hessian()
+    flat = rg.losses.squared_error(np.zeros(traj.y.shape), np.zeros(traj.T))
+    assert "none negative" in rg.hessian_spectrum(traj, flat).plot().get_title(loc="left")

@@ -185,3 +185,9 @@ def test_figures():
     law = rg.circular_law(rg.weight_spectrum(traj.net))
     assert law.plot().get_title(loc="left").startswith("W, i: a share")
     assert rg.circular_law(product).plot().get_title(loc="left").startswith("Φ, lag = 1: a share")
+
+
+def test_eigenvalues_that_are_zero_are_known():
+    net = rg.Network.from_parameters("linear", {"W": np.zeros((1, 3, 3)), "b": np.zeros((1, 3))})
+    title = rg.product_spectrum(rg.rollout(net, steps=5)).plot().get_title(loc="left").replace("\n", " ")
+    assert "the spectral radius by -∞; 3 of 3 eigenvalues are known" in title

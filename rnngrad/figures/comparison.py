@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .style import BESIDE, CYCLE, LN10, decades, legend_below, span, title
+from .style import BESIDE, LN10, colors, decades, legend_below, span, title
 
 
 def draw(ax: Any, result: Any) -> Any:
     """Draw a :class:`rnngrad.analysis.comparison.Comparison`."""
     shown = [[0.0]]
-    for (name, growth), color in zip(result.growths.items(), CYCLE, strict=False):
+    for (name, growth), color in zip(result.growths.items(), colors(len(result.growths)), strict=True):
         low, median, high = growth.gradient / LN10
         ax.fill_between(growth.lags, low, high, color=color, alpha=0.18, lw=0)
         lag = f"lag {growth.horizon:.0f}" if np.isfinite(growth.horizon) else f"beyond lag {growth.longest:.0f}"

@@ -17,10 +17,9 @@ def draw(ax: Any, result: Any) -> Any:
         values / (lags[:, None] if values.ndim == 2 else lags)
         for values in (result.log_magnitude, result.log_norm, result.log_floor)
     )
-    rates = np.where(np.isfinite(rates), rates, np.nan)
     at = np.broadcast_to(lags[:, None], rates.shape)
-    known = ~np.isnan(rates)
-    ax.plot(at[known], rates[known], ".", color=BLUE, ms=4, label=r"$\ln|\lambda_i|$/lag, every eigenvalue")
+    known, shown = ~np.isnan(rates), np.isfinite(rates)  # -inf is known, and beyond any axis
+    ax.plot(at[shown], rates[shown], ".", color=BLUE, ms=4, label=r"$\ln|\lambda_i|$/lag, every eigenvalue")
     ax.plot(lags, norm, color=BLACK, lw=1.2, label=r"$\ln\|\Phi\|_2$/lag")
     lost = known.sum(axis=1) < rates.shape[1]
     if lost.any():
@@ -34,7 +33,7 @@ def draw(ax: Any, result: Any) -> Any:
     title(
         ax,
         f"At lag {lags[last]} the norm grows by {short(float(norm[last]))} per step, the spectral radius by "
-        f"{short(float(rates[last, 0]))}; {kept} of {rates.shape[1]} eigenvalues are known",
+        f"{short(float(rates[last, 0]))}; {kept} of {rates.shape[1]} eigenvalues are known".replace("-inf", "-∞"),
     )
     legend_below(ax, 2)
     return ax

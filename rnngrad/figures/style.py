@@ -7,6 +7,7 @@ import textwrap
 from contextlib import AbstractContextManager
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -53,6 +54,13 @@ def new_axes() -> Any:
     return make(figsize=SIZE, layout="constrained").subplots()
 
 
+def colors(count: int) -> list[Any]:
+    """As many colours, all different."""
+    if count <= len(CYCLE):
+        return list(CYCLE[:count])
+    return list(mpl.colormaps[MAP](np.linspace(0, 0.95, count)))
+
+
 def decades(axis: Any, low: float | None = None, high: float | None = None) -> None:
     """Label an axis that shows log10 of a quantity by the powers of ten themselves."""
     axis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
@@ -79,5 +87,7 @@ def title(ax: Any, text: str) -> None:
 
 def legend_below(ax: Any, columns: int = 2) -> None:
     """Legend under the axis label, where it hides nothing."""
+    if not ax.get_legend_handles_labels()[0]:
+        return
     below = ax.transAxes + ScaledTranslation(0, -40 / 72, ax.figure.dpi_scale_trans)
     ax.legend(loc="upper left", bbox_to_anchor=(-0.02, 0), bbox_transform=below, ncols=columns, borderaxespad=0.0)

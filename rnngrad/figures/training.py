@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .style import CYCLE, title
+from .style import colors, title
 
 
 def draw(ax: Any, result: Any) -> Any:
     """Draw training curves: ``losses`` and ``smooth`` by name, ``title``."""
-    for (name, loss), color in zip(result.losses.items(), CYCLE, strict=False):
+    for (name, loss), color in zip(result.losses.items(), colors(len(result.losses)), strict=True):
         step = np.arange(1, len(loss) + 1)
         ax.semilogy(step, loss, color=color, lw=0.6, alpha=0.35)
         ax.semilogy(step, result.smooth[name], color=color, lw=2, label=name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from .style import BESIDE, CYCLE, legend_below, title
+from .style import BESIDE, colors, legend_below, title
 from .truncation import curves, frame, mark
 
 
 def draw(ax: Any, result: Any) -> Any:
     """Draw a :class:`rnngrad.analysis.truncation.TruncationComparison`."""
-    for row, ((name, part), color) in enumerate(zip(result.parts.items(), CYCLE, strict=False)):
+    for row, ((name, part), color) in enumerate(zip(result.parts.items(), colors(len(result.parts)), strict=True)):
         curves(ax, part, color, color, f"{name}: ")
         mark(ax, part, color, row)
     frame(ax, list(result.parts.values()))
