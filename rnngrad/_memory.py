@@ -88,7 +88,8 @@ class _Lease:
         }
 
     def __del__(self) -> None:
-        _kept.give(self._block)
+        if _kept is not None and keep_bytes is not None:  # as they are when the interpreter ends
+            _kept.give(self._block)
 
 
 def _block_size(size: int) -> int:

@@ -248,7 +248,9 @@ def test_results_are_saved_and_drawn(cell, tmp_path):
 
 def test_gradient_flow_can_be_drawn_too():
     traj = make_case("gru").traj
-    assert "teach" in figures.plot(rg.gradient_flow(traj, probe(traj))).get_title(loc="left")
+    flow = rg.gradient_flow(traj, probe(traj))
+    assert "teach" in flow.plot().get_title(loc="left")
+    assert list(flow.to_dict()) == ["log_norm"]
     with pytest.raises(ValueError, match="no figure for int"):
         figures.plot(3)
 

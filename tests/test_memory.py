@@ -102,6 +102,15 @@ def test_an_array_that_dies_while_another_is_taken(kept):
     assert not kept._blocks
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["_kept", "keep_bytes"])
+def test_an_array_may_outlive_the_module(kept, monkeypatch, name):
+    array = _memory.empty(LARGE, float)
+    monkeypatch.setattr(_memory, name, None)
+    del array
+    gc.collect()
+
+
 def test_many_threads():
     failures = []
 

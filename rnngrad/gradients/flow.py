@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._results import Result
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory
 from ..dynamics.scaled import log_norms, scaled
@@ -18,7 +19,7 @@ from .assemble import evaluate, explicit_gradients, state_adjoint
 
 
 @dataclass(frozen=True)
-class GradientFlow:
+class GradientFlow(Result):
     """dL_t/ds_k for every pair of steps.
 
     Attributes
@@ -29,9 +30,9 @@ class GradientFlow:
     """
 
     log_norm: NDArray[np.float64]
-    trajectory: Trajectory
-    jacobians: Any
-    direct: NDArray
+    trajectory: Trajectory = field(metadata={"saved": False})
+    jacobians: Any = field(metadata={"saved": False})
+    direct: NDArray = field(metadata={"saved": False})
 
     def pieces(self, t: int, k: int) -> dict[str, NDArray]:
         """The part of dL_t/dw that enters at step k: dL_t/ds_t Phi(t, k) d+s_k/dw, for every recurrent parameter.
