@@ -7,7 +7,7 @@ from scipy.signal import lfilter
 from scipy.special import psi
 
 import rnngrad as rg
-from rnngrad.analysis.lyapunov import kaplan_yorke
+from rnngrad.analysis.lyapunov import kaplan_yorke, lyapunov_along
 from rnngrad.dynamics.frames import Carried, carry, random_frames
 from rnngrad.dynamics.jacobian import local_jacobians
 from rnngrad.dynamics.stack import StackJacobians
@@ -333,7 +333,7 @@ def test_saved_and_drawn(tmp_path):
     for name in ("exponents", "stderr", "interval", "history", "kaplan_yorke", "lengths"):
         assert name in held
     np.testing.assert_array_equal(held["stderr"], spectrum.stderr)
-    assert "stretch" in spectrum.plot().get_ylabel()
+    assert "exponent" in spectrum.plot().get_ylabel()
 
 
 @pytest.mark.parametrize(
@@ -348,6 +348,24 @@ def test_saved_and_drawn(tmp_path):
 )
 def test_the_title_claims_no_more_than_was_measured(J, says):
     assert says in rg.lyapunov_of(J).plot().get_title(loc="left").replace("\n", " ")
+
+
+def test_exponents_along_a_trajectory_are_those_of_the_network():
+    net = rg.Network.init("gru", n_inputs=2, n_hidden=4)
+    x = np.random.default_rng(0).standard_normal((200, 2, 2))
+    along = lyapunov_along(rg.rollout(net, x), 3)
+    direct = rg.lyapunov_spectrum(net, x, s0=np.zeros((2, 1, 4)), k=3)
+    np.testing.assert_allclose(along.exponents, direct.exponents, atol=1e-12)
+    assert along.transient == direct.transient and (along.lengths == direct.lengths).all()
+    with pytest.raises(ValueError, match="equal length"):
+        lyapunov_along(rg.rollout(net, x, lengths=[200, 100]))
+
+
+def test_the_figure_says_what_the_interval_allows():
+    for gain, said in ((0.5, "nearby states meet"), (3.0, "nearby states part")):
+        net = rg.Network.init("vanilla", 0, 40, scheme="gaussian", gain=gain)
+        assert said in rg.lyapunov_spectrum(net, steps=300, k=3).plot().get_title(loc="left")
+    assert "too few steps" in rg.lyapunov_of(matrices(8, 2)).plot().get_title(loc="left")
 
 
 def test_progress_is_told():

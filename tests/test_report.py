@@ -19,7 +19,16 @@ from rnngrad.report import example, inputs, measure, report
 DATA = (
     Path(__file__).resolve().parents[2] / "shared" / "data"
 )  # inputs too large for the package; tests that need them are skipped without
-FIGURES = ("gradient_by_lag", "verdict", "gradient_map", "spectrum", "singular_values", "saturation", "truncation")
+FIGURES = (
+    "gradient_by_lag",
+    "verdict",
+    "gradient_map",
+    "spectrum",
+    "singular_values",
+    "saturation",
+    "truncation",
+    "lyapunov",
+)
 
 
 class Page(HTMLParser):
@@ -91,6 +100,17 @@ def test_the_numbers_of_a_figure_are_those_of_the_analysis(made):
         t, lag = int(file["times"][-1]), int(file["lags"][5])
         expected = rg.jacobian_chain(traj).log_norm(t, t - lag)
         np.testing.assert_allclose(file["log_values"][:, -1, 5, 0], expected, rtol=1e-9)
+
+
+def test_exponents_of_the_page_are_those_along_the_input(made):
+    net, x = network(), sequence()
+    said = json.loads((made / "report.json").read_text())["networks"].values()
+    (said,) = (one["lyapunov"] for one in said)
+    again = rg.lyapunov_spectrum(net, x, s0=np.zeros((2, 2, 4)), transient=said["transient"])
+    np.testing.assert_allclose(said["exponents"], again.exponents.mean(axis=0)[:8], atol=1e-9)
+    assert said["largest_low"] < said["largest"] == said["exponents"][0] < said["largest_high"] < 0
+    text = Page((made / "index.html").read_text(encoding="utf-8")).text
+    assert "nearby states meet" in text and words.short(said["largest"]) in text
 
 
 def test_page_needs_nothing_but_itself(made):

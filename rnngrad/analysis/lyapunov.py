@@ -248,6 +248,36 @@ def lyapunov_of(
     return _measure(pieces, start, T - transient, transient, N, T, None)
 
 
+def lyapunov_along(
+    traj: Any, k: int | None = None, *, transient: int | None = None, seed: int | np.random.Generator = 0
+) -> LyapunovSpectrum:
+    """Lyapunov exponents along a trajectory that is there already; its state must be settled after the transient.
+
+    Parameters
+    ----------
+    traj : Trajectory or StackTrajectory
+    k, transient, seed
+        As for :func:`lyapunov_spectrum` with an input of T steps.
+
+    Returns
+    -------
+    LyapunovSpectrum
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range, T < 16, or sequences differ in length.
+    """
+    net, T = traj.net, traj.T
+    if (traj.lengths < T).any():
+        raise ValueError(f"traj has lengths {traj.lengths.tolist()}; exponents need sequences of equal length")
+    k = net.N if k is None else _checks.integer("k", k, 1, net.N)
+    transient = _transient(transient, T, T)
+    start = Carried.start(random_frames(traj.B, k, net.state_shape, net.dtype, _generator(seed)))
+    pieces = ((local_jacobians(one), T) for one in [traj])
+    return _measure(pieces, start, T - transient, transient, net.N, T, None)
+
+
 # -- how -------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from .style import BLUE, ORANGE, RED, title
 
@@ -24,17 +25,17 @@ def draw(ax: Any, result: Any, sample: int = 0) -> Any:
     if not live.all():
         low = values[live].min() if live.any() else -1.0
         ax.plot(rank[~live], np.full((~live).sum(), low), "v", ms=4, color=RED, label=r"$-\infty$")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(r"rank $i$")
-    ax.set_ylabel(r"$\lambda_i$, stretch per step (natural log)")
-    first = values[0]
-    says = "chaotic: nearby states part" if first > 0 else "contracting: nearby states meet"
-    if np.isfinite(first) and np.isnan(half[0]):
-        says = "of too few steps for an interval"
-    elif abs(first) <= max(half[0], _ROUNDING):
-        says = "at the edge, within its interval"
+    ax.set_ylabel(r"exponent $\lambda_i$ (1/step)")
+    first, width = values[0], half[0]
+    if not np.isfinite(width):
+        says = f"λ₁ = {first:.3g} per step; too few steps for an interval"
+    else:
+        grows = "nearby states part" if first > width else "nearby states meet" if first < -width else "part or meet?"
+        says = f"λ₁ = {first:.3g} ± {width:.2g} per step: {grows}"
     dimension = result.kaplan_yorke[sample]
-    tail = f"; Kaplan-Yorke dimension {dimension:.3g} of {result.state_size}" if np.isfinite(dimension) else ""
-    where = f"Sample {sample}: " if len(result.exponents) > 1 else ""
-    title(ax, f"{where}λ₁ = {first:.3g} per step, {says}{tail}".replace("-inf", "-∞"))
+    tail = f"; Kaplan-Yorke dimension {dimension:.3g} of {result.state_size}" if dimension > 0 else ""
+    title(ax, says + tail)
     ax.legend(loc="best")
     return ax

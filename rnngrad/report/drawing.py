@@ -61,6 +61,9 @@ stretch before."""
 _CHAIN = """
 All singular values of Φ(t, t−lag) at t = {t}: how many directions still carry a gradient. Values that the rounding
 of the product has swallowed are left out."""
+_LYAPUNOV = """
+The leading Lyapunov exponents along the input of the first sample: the mean rates at which a small change of the state
+grows in its fastest directions. λ₁ is what ‖Φ‖ changes by for each step in the long run."""
 _SATURATION = """
 A gate below {s.low_level:g} is closed, one above {s.high_level:g} open; a tanh beyond ±{s.value_level:g} is flat.
 A saturated value passes next to no gradient; a forget or update gate that is open keeps it whole."""
@@ -83,6 +86,8 @@ def pictures(measured: Measured, name: str, suffix: str = "") -> list[Picture]:
         rows.append(("spectrum", spectra, "Spectra", _SPECTRA, (4.9 * len(spectra), 5.2)))
     caption = _CHAIN.format(t=chain.times[-1])
     rows.append(("singular_values", (chain,), "Singular values of the chain", caption, (6.8, 4.5)))
+    if measured.lyapunov is not None:
+        rows.append(("lyapunov", (measured.lyapunov,), "Lyapunov exponents", _LYAPUNOV, (6.8, 4.2)))
     if flat is not None and flat.names:
         caption, height = _SATURATION.format(s=flat), 1.9 + 0.5 * len(flat.names)
         rows.append(("saturation", (flat,), "Saturation of units and gates", caption, (6.8, height)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .._blas import one_blas_thread
 from .._results import Result
 from ..analysis import growth, memory, products, reach, saturation, spectra, step_bounds, time_constants, verdict
+from ..analysis.lyapunov import LyapunovSpectrum, lyapunov_along
 from ..analysis.memory import MemoryHorizon
 from ..analysis.time_constants import TimeConstants
 from ..analysis.truncation import TruncationBias
@@ -25,6 +26,7 @@ _CHAIN_COST = 6e10
 _MAP_COST = 2e10
 _SPECTRA_COST = 2e10
 _NORMS_COST = 1e10
+_EXPONENTS_COST = 2e10
 _SVD = 8
 _EIGEN = 25  # multiplications of a Schur decomposition are about this many N^3, of singular values _SVD N^3
 
@@ -35,6 +37,8 @@ CHAIN_STEPS = 6
 CHAIN_LAGS = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300)
 MAP_SIZE = 300
 JACOBIANS = 4
+EXPONENTS = 8
+FEWEST_STEPS = 32  # for exponents with intervals, after a transient
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,10 @@ class Settings(Result):
 class Measured(Result):
     """The analyses of one network.
 
-    ``truncation`` is None where there is no finite gradient to compare with, ``weights`` or ``jacobians`` where the
-    matrix is too large to decompose; a stack or a user's system has neither ``weights`` nor ``saturation``, and only a
-    stack of several layers has ``layers``.
+    ``lyapunov`` is None for a record that is too short, or too long for what it may cost. ``truncation`` is None where
+    there is no finite gradient to compare with, ``weights`` or ``jacobians`` where the matrix is too large to
+    decompose; a stack or a user's system has neither ``weights`` nor ``saturation``, and only a stack of several layers
+    has ``layers``.
     """
 
     settings: Settings
@@ -82,6 +87,7 @@ class Measured(Result):
     layers: reach.LayerReach | None
     memory: MemoryHorizon
     constants: TimeConstants
+    lyapunov: LyapunovSpectrum | None
     truncation: TruncationBias | None
     verdict: verdict.Verdict
 
@@ -130,6 +136,13 @@ def _multiplications(net: Any) -> int:
     return net.n**2 * (net.cell.recurrent + len(net.cell.gates2) if isinstance(net, Network) else 1)
 
 
+def _exponents(traj: Trajectory) -> LyapunovSpectrum | None:
+    """The leading exponents along the input, as many as are affordable."""
+    each = 2.0 * traj.T * traj.B * (_multiplications(traj.net) + EXPONENTS * traj.net.N)
+    k = int(min(EXPONENTS, traj.net.N, _EXPONENTS_COST // each))
+    return lyapunov_along(traj, k) if k and traj.T >= FEWEST_STEPS else None
+
+
 def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any]) -> Measured:
     net = traj.net
     limits = step_bounds.step_bounds(traj)
@@ -167,6 +180,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
         layers=layers,
         memory=horizon,
         constants=constants,
+        lyapunov=_exponents(traj),
         truncation=cut,
         verdict=judged,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import __version__
 from .._results import plain
+from ..analysis.lyapunov import LyapunovSpectrum
 from ..analysis.saturation import Saturation
 from ..analysis.spectra import Spectrum
 from ..analysis.truncation import TruncationBias
@@ -125,6 +126,7 @@ def measured(m: Measured, traj: Trajectory, record: tuple[int, int]) -> dict[str
             "censored_share": float(np.mean(m.memory.censored)),
         },
         "time_constants": _constants(m),
+        "lyapunov": _lyapunov(m.lyapunov),
         "table": table,
         "columns": columns,
         "chain_against_loss": chain_against_loss(m),
@@ -179,6 +181,28 @@ def _constants(m: Measured) -> dict[str, Any]:
         "state": m.constants.state,
         "leak_tau_median": np.median(tau) if tau.size else None,
         "leak_tau_longest": tau.max() if tau.size else None,
+    }
+
+
+def _lyapunov(spectrum: LyapunovSpectrum | None) -> dict[str, Any] | None:
+    """The leading exponents, mean over the samples, with intervals from the fluctuation in time of each."""
+    if spectrum is None:
+        return None
+    exponents = spectrum.exponents.mean(axis=0)
+    half = np.sqrt(np.sum((spectrum.interval[..., 1] - spectrum.exponents) ** 2, axis=0)) / len(spectrum.exponents)
+    interval = np.stack([exponents - half, exponents + half], axis=-1)
+    low, high = interval[0]
+    says = "parting" if low > 0 else "meeting" if high < 0 else "open"  # NaN is open
+    return {
+        "exponents": exponents,
+        "interval": interval,
+        "largest": exponents[0],
+        "largest_low": low,
+        "largest_high": high,
+        "nearby_states": says,
+        "steps": spectrum.steps,
+        "transient": spectrum.transient,
+        "samples": len(spectrum.exponents),
     }
 
 
