@@ -70,3 +70,36 @@ def lyapunov_row(n: int, T: int, B: int, dtype: str, torch: Any, jax: Any) -> di
 
         out["jax"] = lambda: jax.block_until_ready(spectrum(hj, qj))
     return out
+
+
+def map_row(n: int, T: int, B: int, dtype: str, ord: int | str, jax: Any) -> dict[str, Contender]:
+    """Contenders for log||Phi(t, k)|| of all pairs of steps; JAX takes the Jacobians of all later states at once."""
+    net, x, s0 = network(n, T, B, dtype)
+    W, h0 = np.array(net.W[0]), np.array(s0[:, 0])
+    out: dict[str, Contender] = {
+        "rnngrad": lambda: rg.jacobian_chain(rg.rollout(net, x, s0=s0)).log_norms(ord),
+    }
+    if jax is not None:
+        jnp = jax.numpy
+        Wj = jnp.asarray(W)
+
+        def states(h, d):  # d[k] is a disturbance of h_k; row t of the result is h_t
+            def body(h, d):
+                h = jnp.tanh(h @ Wj.T) + d
+                return h, h
+
+            start = h + d[0]
+            return jnp.concatenate([start[None], jax.lax.scan(body, start, d[1:])[1]])
+
+        def row(h, t):  # (T+1, n, n): dh_t/dh_k for every k
+            return jax.jacrev(lambda d: states(h, d)[t])(jnp.zeros((T + 1, n), Wj.dtype)).swapaxes(0, 1)
+
+        norms = jax.jit(
+            jax.vmap(lambda h, t: jnp.log(jnp.linalg.norm(row(h, t), ord=ord, axis=(1, 2))), in_axes=(0, None))
+        )
+
+        def heat_map() -> object:  # row by row: all of them at once would take B T^2 n^2 numbers
+            return [jax.block_until_ready(norms(jnp.asarray(h0), t)) for t in range(T + 1)]
+
+        out["jax"] = heat_map
+    return out

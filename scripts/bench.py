@@ -28,7 +28,7 @@ if {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & set(os.environ):
     os.execve(sys.executable, [sys.executable, *sys.argv], clean)
 
 import numpy as np
-from _bench_lyapunov import LYAPUNOV_SIZES, lyapunov_row
+from _bench_lyapunov import LYAPUNOV_SIZES, MAP_SIZES, lyapunov_row, map_row
 
 import rnngrad as rg
 
@@ -276,6 +276,10 @@ def main() -> None:
         for dtype in ("float64", "float32"):
             name = f"lyapunov vanilla {dtype} n={n} T={T} B={B}"
             rows.append((name, lambda s=(n, T, B), d=dtype: lyapunov_row(*s, d, torch, jax)))
+    for n, T, B in MAP_SIZES:
+        for ord in (2, "fro"):
+            name = f"heat map of log-norms ({ord}) vanilla float64 n={n} T={T} B={B}"
+            rows.append((name, lambda s=(n, T, B), o=ord: map_row(*s, "float64", o, jax)))
     words = [word for word in arguments.only.split(",") if word]
     info = machine()
     for key, value in info.items():

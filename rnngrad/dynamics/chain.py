@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from .graded import graded_products
 from .jacobian import local_jacobians
 from .rollout import Trajectory
 from .scaled import Norm, ScaledMatrices, scaled
+
+_ROWS_AT_ONCE = 32  # rows t of the heat map between two words about progress
+_STEPS_AT_ONCE = 16  # products held at once where there is no kernel that forgets them
 
 
 class JacobianChain:
@@ -96,18 +100,29 @@ class JacobianChain:
     def log_norms_to(self, t: int, ord: Norm = 2, *, block: tuple[str, str] | None = None) -> NDArray[np.float64]:
         """log||Phi(t, k)|| for k = 0 … t, as (B, t+1)."""
         t, _ = _checks.pair(t, 0, self.T)
-        _checks.choice("ord", ord, (2, "fro"))
-        return self._block(self._scaled_to(t), block).log_norm(ord).T
+        return self._norms(np.array([t]), ord, block)[0, :, : t + 1]
 
-    def log_norms(self, ord: Norm = 2, *, block: tuple[str, str] | None = None) -> NDArray[np.float64]:
+    def log_norms(
+        self,
+        ord: Norm = 2,
+        *,
+        block: tuple[str, str] | None = None,
+        progress: Callable[[float], Any] | None = None,
+    ) -> NDArray[np.float64]:
         """log||Phi(t, k)|| for every pair, as (B, T+1, T+1) indexed [b, t, k]; NaN where k > t.
 
-        Costs T^2/2 products of N x N matrices and, with ``ord=2``, as many singular value decompositions;
-        ``ord="fro"`` is cheaper and within a factor sqrt(N).
+        T^2/2 products of N x N matrices, one row t after the other, none of them kept: beyond the result, memory is
+        that of a few matrices. The 2-norm costs about as much again, by Lanczos steps on Phi Phi^T; ``ord="fro"`` is
+        within a factor sqrt(N) of it. ``progress`` is called with the share that is done.
         """
         out = np.full((self.B, self.T + 1, self.T + 1), np.nan)
-        for t in range(self.T + 1):
-            out[:, t, : t + 1] = self.log_norms_to(t, ord, block=block)
+        pairs, total = 0, (self.T + 1) * (self.T + 2) / 2
+        for last in range(self.T, -1, -_ROWS_AT_ONCE):
+            times = np.arange(last, max(last - _ROWS_AT_ONCE, -1), -1)  # long rows first: threads end together
+            out[:, times] = self._norms(times, ord, block).swapaxes(0, 1)
+            pairs += int((times + 1).sum())
+            if progress is not None:
+                progress(pairs / total)
         return out
 
     def log_singular_values(self, t: int, k: int) -> NDArray[np.float64]:
@@ -188,12 +203,49 @@ class JacobianChain:
         shape = (steps + 1, self.B, self.N)
         return ScaledMatrices(out.reshape(*shape, self.N).swapaxes(-1, -2), exponents.reshape(shape), -1)
 
+    def _norms(self, times: NDArray, ord: Norm, block: tuple[str, str] | None) -> NDArray[np.float64]:
+        """log||Phi(t, k)|| for the given t and all k, (times, B, T+1)."""
+        _checks.choice("ord", ord, (2, "fro"))
+        out = np.empty((len(times), self.B, self.T + 1))
+        rows, columns = self._slices(block)
+        eye = np.eye(self.N, dtype=self.trajectory.net.dtype)[rows]
+        if hasattr(self.jacobians, "norms"):
+            span = range(self.N)[columns]
+            self.jacobians.norms(out, times, eye.reshape(-1, *self._row), (span.start, span.stop), ord == 2)
+        else:
+            out[:] = np.nan
+        whole = np.arange(self.T + 1) <= times[:, None]
+        for i in np.flatnonzero((np.isnan(out) & whole[:, None]).any(axis=(1, 2))):  # by singular values, one by one
+            self._norms_one_by_one(out[i], int(times[i]), ord, block)
+        return out
+
+    def _norms_one_by_one(self, out: NDArray, t: int, ord: Norm, block: tuple[str, str] | None) -> None:
+        """out[b, k] = log||Phi(t, k)|| for k = 0 … t, a few steps at a time."""
+        rows = self._identity_rows()
+        exponent, sample = np.zeros(len(rows), np.int64), self._samples(len(rows))
+        shape = (self.B, self.N)
+        out[:, t] = self._block(ScaledMatrices(rows.reshape(*shape, -1), exponent.reshape(shape), -2), block).log_norm(
+            ord
+        )
+        while t:
+            steps = min(t, _STEPS_AT_ONCE)
+            results, exponents = self.jacobians.adjoint(rows, exponent, sample, t, steps)
+            matrices = ScaledMatrices(results.reshape(steps, *shape, -1), exponents.reshape(steps, *shape), -2)
+            out[:, t - steps : t] = self._block(matrices, block).log_norm(ord).T
+            rows, exponent, t = results[0], exponents[0], t - steps
+
+    def _slices(self, block: tuple[str, str] | None) -> tuple[slice, slice]:
+        """Rows and columns of a block such as ("c", "h"); all of them for None."""
+        if block is None:
+            return slice(0, self.N), slice(0, self.N)
+        if not isinstance(block, tuple) or len(block) != 2 or any(name not in self._blocks for name in block):
+            raise ValueError(f"block is {block!r}; it must be a pair (row, column) of the states {tuple(self._blocks)}")
+        return self._blocks[block[0]], self._blocks[block[1]]
+
     def _block(self, matrices: ScaledMatrices, block: tuple[str, str] | None) -> ScaledMatrices:
         if block is None:
             return matrices
-        if not isinstance(block, tuple) or len(block) != 2 or any(name not in self._blocks for name in block):
-            raise ValueError(f"block is {block!r}; it must be a pair (row, column) of the states {tuple(self._blocks)}")
-        rows, columns = (self._blocks[name] for name in block)
+        rows, columns = self._slices(block)
         kept = rows if matrices.axis == -2 else columns
         return ScaledMatrices(matrices.mantissa[..., rows, columns], matrices.exponent[..., kept], matrices.axis)
 

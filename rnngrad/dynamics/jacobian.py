@@ -120,6 +120,13 @@ class FactoredJacobians:
         )  # fmt: skip
         return rows, exponents
 
+    def norms(self, out: NDArray, times: NDArray, eye: NDArray, columns: tuple[int, int], spectral: bool) -> None:
+        """ln ||Phi(t, k)|| of a block for the given t and every k; see :meth:`rnngrad.JacobianChain.log_norms`."""
+        find_backend(self.backend).chain_norms(
+            out, times, eye, columns, spectral, self.arrays, self.net.W, second_weights(self.net), self._masks,
+            self.net.cell.emits_state,
+        )  # fmt: skip
+
     def frames(
         self, frames: NDArray, logs: NDArray, interval: NDArray, found: NDArray, t_from: int, steps: int
     ) -> None:

@@ -204,6 +204,10 @@ class DenseJacobians:
         """Carry columns forward; see :meth:`FactoredJacobians.tangent`."""
         return self._carry(v, exponent, sample, t_from, steps, out, True)
 
+    def norms(self, out: NDArray, times: NDArray, eye: NDArray, columns: tuple[int, int], spectral: bool) -> None:
+        """ln ||Phi(t, k)|| of a block; see :meth:`FactoredJacobians.norms`."""
+        find_backend(self.backend).dense_chain_norms(out, times, eye, columns, spectral, self.J)
+
     def frames(
         self, frames: NDArray, logs: NDArray, interval: NDArray, found: NDArray, t_from: int, steps: int
     ) -> None:

@@ -9,6 +9,7 @@ from .chain import adjoint_chain
 from .curvature import curvature
 from .frames import dense_frames, tangent_frames
 from .jacobian import dense, factors
+from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .pointwise import gated_slope, update, update_vjp
@@ -24,10 +25,12 @@ __all__ = [
     "adjoint_chain",
     "affine",
     "backprop",
+    "chain_norms",
     "column_sums",
     "curvature",
     "dense",
     "dense_chain",
+    "dense_chain_norms",
     "dense_frames",
     "factors",
     "fold",

@@ -16,7 +16,7 @@ SWEEPS = 40
 
 
 @inner()
-def _dot(x, y):
+def dot(x, y):
     """Sum of x y in four chains, so that additions need not wait for each other."""
     a, b, c, d = 0.0, 0.0, 0.0, 0.0
     n = x.size
@@ -37,7 +37,7 @@ def _rotate(x, y, shift, tol):
     With z = 2^-shift, a = |x|^2, b = |y|^2, g = x.y the angle has tan = z t, t = sign(d) g / (|d|/2 + sqrt(d^2/4 +
     g^2 z^2)), d = a - b z^2: for a tiny z it takes from y what lies along x, and leaves x.
     """
-    a, b, g = _dot(x, x), _dot(y, y), _dot(x, y)
+    a, b, g = dot(x, x), dot(y, y), dot(x, y)
     if not abs(g) > tol * math.sqrt(a * b):
         return False
     z = 2.0 ** -min(shift, 1000)
@@ -88,7 +88,7 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
                 break
         sweeps[b] = taken
         for i in range(N):
-            square = _dot(rows[i], rows[i])
+            square = dot(rows[i], rows[i])
             if e[i] - given[i] < -53 + math.log2(4.0 * N) or not square > 0:  # what cancellation leaves of a zero
                 out[b, i] = -math.inf
             else:
