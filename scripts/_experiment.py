@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rnngrad._results import Result
@@ -11,10 +11,21 @@ from rnngrad.figures import style
 from rnngrad.figures.files import write
 
 
+def count(low: int = 1) -> Callable[[str], int]:
+    """What argparse makes an argument with: an integer of at least ``low``."""
+
+    def integer(text: str) -> int:
+        if int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text}; it must be at least {low}")
+        return int(text)
+
+    return integer
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """Parser with --seed and --out; ``description`` is the module's docstring."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--seed", type=int, default=0, help="of every random number (default: %(default)s)")
+    made.add_argument("--seed", type=count(0), default=0, help="of every random number (default: %(default)s)")
     made.add_argument(
         "--out", type=Path, default=Path("figures"), help="folder, made if need be (default: %(default)s)"
     )

@@ -39,8 +39,8 @@ def counterexample(steps: int) -> GrowthBounds:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     parser.add_argument("--cells", nargs="+", default=["vanilla", "lstm", "gru"], help="default: vanilla lstm gru")
-    parser.add_argument("--units", type=int, default=32, help="n (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=60, help="T (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=32, help="n (default: %(default)s)")
+    parser.add_argument("--steps", type=_experiment.count(), default=60, help="T (default: %(default)s)")
     options = parser.parse_args(arguments)
     parts = [random_cell(cell, options.units, options.steps, options.seed) for cell in options.cells]
     parts.append(counterexample(options.steps))

@@ -25,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     names = _delayed_echo.NAMES
     parser.add_argument("--cells", nargs="+", choices=list(rg.CELLS), default=list(names), help="default: %(default)s")
-    parser.add_argument("--units", type=int, default=32, help="n (default: %(default)s)")
-    parser.add_argument("--delay", type=int, default=8, help="of the task, steps (default: %(default)s)")
-    parser.add_argument("--lag", type=int, default=60, help="largest lag, steps (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=1000, help="minibatches of training (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=32, help="n (default: %(default)s)")
+    parser.add_argument(
+        "--delay", type=_experiment.count(), default=8, help="of the task, steps (default: %(default)s)"
+    )
+    parser.add_argument("--lag", type=_experiment.count(), default=60, help="largest lag, steps (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=_experiment.count(), default=1000, help="minibatches of training (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     parts = []
     nets = {names.get(cell, cell): _delayed_echo.fresh(cell, options.units, options.seed) for cell in options.cells}

@@ -24,12 +24,16 @@ GAINS = (0.5, 0.7, 0.9, 1.0, 1.1, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0)
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     parser.add_argument("--gains", nargs="+", type=float, default=GAINS, help="g of the networks that are measured")
-    parser.add_argument("--units", type=int, default=300, help="n (default: %(default)s)")
-    parser.add_argument("--networks", type=int, default=3, help="per gain (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=500, help="measured on each network (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=300, help="n (default: %(default)s)")
+    parser.add_argument("--networks", type=_experiment.count(), default=3, help="per gain (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=_experiment.count(), default=500, help="measured on each network (default: %(default)s)"
+    )
     parser.add_argument("--activation", default="tanh", help="phi (default: %(default)s)")
     parser.add_argument("--largest-bias", type=float, default=2.0, help="largest sigma_b (default: %(default)s)")
-    parser.add_argument("--resolution", type=int, default=41, help="points of each axis (default: %(default)s)")
+    parser.add_argument(
+        "--resolution", type=_experiment.count(), default=41, help="points of each axis (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     measured = random_networks(
         options.gains,

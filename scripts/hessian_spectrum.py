@@ -21,11 +21,17 @@ from rnngrad.training.sunspots import HORIZON, LENGTH, TRAINING_SHARE, WARM_UP, 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     parser.add_argument("--cells", nargs="+", default=["vanilla", "lstm"], help="networks (default: vanilla lstm)")
-    parser.add_argument("--units", type=int, default=8, help="hidden units (default: %(default)s)")
-    parser.add_argument("--training", type=int, default=300, help="minibatches of training (default: %(default)s)")
-    parser.add_argument("--leading", type=int, help="eigenvalues found one by one (default: all)")
-    parser.add_argument("--probes", type=int, default=8, help="random starts of the density (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=64, help="Lanczos steps from each (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=8, help="hidden units (default: %(default)s)")
+    parser.add_argument(
+        "--training", type=_experiment.count(), default=300, help="minibatches of training (default: %(default)s)"
+    )
+    parser.add_argument("--leading", type=_experiment.count(), help="eigenvalues found one by one (default: all)")
+    parser.add_argument(
+        "--probes", type=_experiment.count(), default=8, help="random starts of the density (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=_experiment.count(), default=64, help="Lanczos steps from each (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     parts = []
     for cell in options.cells:

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     parser.add_argument("--gains", nargs="+", type=float, default=GAINS, help="g of the largest exponents")
     parser.add_argument("--drawn", nargs="+", type=float, default=DRAWN, help="g of the spectra, some of --gains")
-    parser.add_argument("--units", type=int, default=150, help="n (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=500, help="measured (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=150, help="n (default: %(default)s)")
+    parser.add_argument("--steps", type=_experiment.count(), default=500, help="measured (default: %(default)s)")
     options = parser.parse_args(arguments)
     if not set(options.drawn) <= set(options.gains):
         parser.error(f"--drawn is {options.drawn}; these must be among --gains, {options.gains}")

@@ -22,9 +22,13 @@ W_REC = np.array([[1, 0, 0, 0.4], [0.9, 0, 0.6, 0.5], [0, 0, 0, 0.3], [0, 0.8, 0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
-    parser.add_argument("--steps", type=int, default=40, help="T (default: %(default)s)")
-    parser.add_argument("--lag", type=int, default=20, help="of the power that is drawn (default: %(default)s)")
+    parser.add_argument("--steps", type=_experiment.count(), default=40, help="T (default: %(default)s)")
+    parser.add_argument(
+        "--lag", type=_experiment.count(), default=20, help="of the power that is drawn (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
+    if options.lag > options.steps:
+        parser.error(f"--lag is {options.lag}; it must be at most --steps, {options.steps}")
     net = rg.Network.from_parameters("linear", {"W": W_REC[None], "b": np.zeros((1, 4))})
     traj = rg.rollout(net, steps=options.steps)
     exact = matrix_power(W_REC, options.lag, name="W_rec")

@@ -22,10 +22,16 @@ from rnngrad.analysis.words import short
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     parser.add_argument("--cells", nargs="+", choices=list(rg.CELLS), default=["vanilla", "lstm"], help="cells")
-    parser.add_argument("--units", type=int, default=32, help="n (default: %(default)s)")
-    parser.add_argument("--delay", type=int, default=8, help="of the task, steps (default: %(default)s)")
-    parser.add_argument("--length", type=int, default=150, help="T of the new input (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=1000, help="minibatches of training (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=32, help="n (default: %(default)s)")
+    parser.add_argument(
+        "--delay", type=_experiment.count(), default=8, help="of the task, steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--length", type=_experiment.count(), default=150, help="T of the new input (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=_experiment.count(), default=1000, help="minibatches of training (default: %(default)s)"
+    )
     parser.add_argument("--wanted", type=float, default=0.1, help="relative bias (default: %(default)s)")
     options = parser.parse_args(arguments)
     parts = {}

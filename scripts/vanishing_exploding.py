@@ -19,8 +19,10 @@ from rnngrad.analysis.gain_sweep import gain_sweep
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = _experiment.parser(__doc__)
     parser.add_argument("--gains", nargs="+", type=float, default=[0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0], help="g")
-    parser.add_argument("--units", type=int, default=300, help="n (default: %(default)s)")
-    parser.add_argument("--lag", type=int, default=100, help="largest lag, steps (default: %(default)s)")
+    parser.add_argument("--units", type=_experiment.count(), default=300, help="n (default: %(default)s)")
+    parser.add_argument(
+        "--lag", type=_experiment.count(), default=100, help="largest lag, steps (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     result = gain_sweep(options.gains, n=options.units, lag=options.lag, seed=options.seed)
     _experiment.save(options.out, "vanishing_exploding", [result])

@@ -157,3 +157,26 @@ def test_no_cell_is_left_out_of_a_picture(monkeypatch):
     assert len({tuple(np.ravel(line.get_color())) for line in ax.get_lines()}) >= 8
     ax = TruncationComparison(parts, 2, "delay", "Eight").plot()
     assert len(ax.get_legend().get_texts()) == 16
+
+
+@pytest.mark.filterwarnings("error")
+def test_spectra_at_gain_zero(run, capsys):
+    """Without weights every exponent is -inf, in theory too, and no picture fails over it."""
+    arrays = run("lyapunov_spectra", "--gains", 0, 0.5, "--drawn", 0, 0.5, "--units", 10, "--steps", 50)
+    assert (arrays["2.exponents"][0] == -np.inf).all() and (arrays["2.circular"][0] == -np.inf).all()
+    assert "λ₁ is within" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("truncation_bias", ("--delay", 0), "--delay: 0; it must be at least 1"),
+        ("lyapunov_spectra", ("--seed", -1), "--seed: -1; it must be at least 0"),
+        ("edge_of_chaos", ("--units", "many"), "--units: invalid"),
+        ("note_wrec", ("--lag", 50, "--steps", 40), "--lag is 50; it must be at most --steps, 40"),
+    ],
+)
+def test_bad_arguments_are_named(run, capsys, name, arguments, message):
+    with pytest.raises(SystemExit):
+        run(name, *arguments)
+    assert message in capsys.readouterr().err

@@ -102,7 +102,8 @@ def spectrum_sweep(
     exponents = np.array([one.exponents[0] for one in found])
     interval = np.array([one.interval[0, 0] for one in found])
     rank = (np.arange(net.n) + 0.5) / net.n
-    law = np.where(gains[:, None] <= 1, np.log(gains)[:, None] + np.log1p(-rank) / 2, np.nan)
+    with np.errstate(divide="ignore"):
+        law = np.where(gains[:, None] <= 1, np.log(gains)[:, None] + np.log1p(-rank) / 2, np.nan)
     dimension = np.array([one.kaplan_yorke[0] for one in found])
     prediction = mean_field(gains, correlations=False)
     leading = LeadingExponents(
