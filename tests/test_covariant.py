@@ -100,6 +100,8 @@ def test_what_cannot_be_followed_is_an_error():
         rg.covariant_vectors(traj, settle=20)
     with pytest.raises(ValueError, match="k is 3"):
         rg.covariant_vectors(traj, 3)
+    with pytest.raises(ValueError, match="traj has 3 steps"):
+        rg.covariant_vectors(linear_network(np.eye(2), 3))
     net = rg.Network.init("gru", n_inputs=1, n_hidden=2)
     with pytest.raises(ValueError, match="equal length"):
         rg.covariant_vectors(rg.rollout(net, np.zeros((10, 2, 1)), lengths=[10, 4]))

@@ -106,6 +106,8 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
     k = N if k is None else _checks.integer("k", k, 1, N)
     if (traj.lengths < T).any():
         raise ValueError(f"traj has lengths {traj.lengths.tolist()}; covariant vectors need sequences of equal length")
+    if settle is None and T < 4:
+        raise ValueError(f"traj has {T} step{'s' * (T > 1)}; with fewer than 4 no vector settles")
     settle = _checks.integer("settle", T // 4 if settle is None else settle, 0, (T - 1) // 2)
     Q, R, exponent = _forward(traj, k, settle)
     window = slice(0, T - 2 * settle + 1)
