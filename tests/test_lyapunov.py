@@ -174,6 +174,25 @@ def test_what_is_no_number_is_an_error_after_a_lost_direction_too():
         rg.lyapunov_of(J)
 
 
+def test_a_float32_network_is_resolved_as_one_in_float64():
+    """One step of a chaotic network contracts directions by more than float32 can tell apart."""
+    n = 24
+    W = 3 / np.sqrt(n) * np.random.default_rng(3).standard_normal((1, n, n))
+    net = rg.Network.init("vanilla", n_inputs=1, n_hidden=n).replace(W=W)
+    x, s0 = np.zeros((60, 1)), np.random.default_rng(4).standard_normal(n)
+    wide = rg.lyapunov_spectrum(net, x, s0=s0, transient=20)
+    single = rg.lyapunov_spectrum(net.astype("float32"), x.astype("float32"), s0=s0.astype("float32"), transient=20)
+    assert np.isfinite(single.exponents).all()
+    traj = rg.rollout(net.astype("float32"), x.astype("float32"), s0=s0.astype("float32"))
+    dense = rg.lyapunov_of(rg.jacobians(traj).astype(np.float64), transient=20)
+    np.testing.assert_allclose(single.exponents.sum(), dense.exponents.sum(), atol=1e-3)  # J itself is rounded
+    assert abs(single.exponents.sum() - wide.exponents.sum()) < 0.1 * n  # another trajectory of the same attractor
+    stack = rg.Stack.init("gru", 1, 3, n_layers=2, dtype="float32")
+    assert np.isfinite(rg.lyapunov_spectrum(stack, x.astype("float32"), transient=20).exponents).all()
+    J = np.broadcast_to(np.diag([1.0, 1e-9]).astype("float32"), (50, 2, 2))
+    np.testing.assert_allclose(rg.lyapunov_of(J, transient=10).exponents[0], [0, np.log(1e-9)], atol=1e-7)
+
+
 def test_kaplan_yorke_by_hand():
     assert kaplan_yorke(np.array([0.5, -1.0]), 2) == pytest.approx(1.5)
     assert kaplan_yorke(np.array([0.5, -0.25, -1.0]), 3) == pytest.approx(2.25)

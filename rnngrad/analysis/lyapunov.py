@@ -56,7 +56,7 @@ class LyapunovSpectrum(Result):
         N; of which k exponents.
     steps_per_qr : ndarray (B,)
         Steps between two re-orthonormalisations on average. They adapt: the frame is let stretch by
-        about 2^16, 2^5 in float32.
+        about 2^16.
     log_stretch : ndarray (B,)
         Logarithm of the largest stretch within the frame between two of them. Times eps it is the relative error of
         the smallest factor.
@@ -184,7 +184,9 @@ def lyapunov_spectrum(
     Notes
     -----
     N k (2 N + 2 k) flops per step, less where QRs are far apart. The first block takes the steps that do not fill
-    another. Memory is bounded: the trajectory is computed, used and forgotten in pieces of 64 MB.
+    another. Memory is bounded: the trajectory is computed, used and forgotten in pieces of 64 MB. The frame is carried
+    in float64 whatever the network's precision: float32 cannot resolve the directions that one step of a chaotic
+    network contracts.
     """
     if not isinstance(net, (Network, Stack, System)):
         raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack or a System")
@@ -202,7 +204,7 @@ def lyapunov_spectrum(
         transient = _transient(transient, steps, None)
     state = _start(net, x, s0, samples, rng)
     pieces = _trajectory(net, x, state, transient + steps, backend)
-    start = Carried.start(random_frames(len(state), k, net.state_shape, net.dtype, rng))
+    start = Carried.start(random_frames(len(state), k, net.state_shape, np.float64, rng))
     return _measure(pieces, start, steps, transient, net.N, _piece(net, len(state)), progress)
 
 
@@ -243,8 +245,8 @@ def lyapunov_of(
         raise ValueError(f"matrices has shape {given.shape}; it must be (T, N, N) or (T, B, N, N), none of them 0")
     k = N if k is None else _checks.integer("k", k, 1, N)
     transient = _checks.integer("transient", transient, 0, T - 1)
-    start = Carried.start(random_frames(B, k, (1, N), J.dtype, _generator(seed)))
-    pieces = ((DenseJacobians(None, part, backend), len(part)) for part in [J])
+    start = Carried.start(random_frames(B, k, (1, N), np.float64, _generator(seed)))
+    pieces = ((DenseJacobians(None, part, backend).in_float64(), len(part)) for part in [J])
     return _measure(pieces, start, T - transient, transient, N, T, None)
 
 
@@ -273,8 +275,8 @@ def lyapunov_along(
         raise ValueError(f"traj has lengths {traj.lengths.tolist()}; exponents need sequences of equal length")
     k = net.N if k is None else _checks.integer("k", k, 1, net.N)
     transient = _transient(transient, T, T)
-    start = Carried.start(random_frames(traj.B, k, net.state_shape, net.dtype, _generator(seed)))
-    pieces = ((local_jacobians(one), T) for one in [traj])
+    start = Carried.start(random_frames(traj.B, k, net.state_shape, np.float64, _generator(seed)))
+    pieces = ((local_jacobians(one).in_float64(), T) for one in [traj])
     return _measure(pieces, start, T - transient, transient, net.N, T, None)
 
 
@@ -333,7 +335,7 @@ def _trajectory(net: Any, x: Any, state: NDArray, total: int, backend: str) -> I
                 f"the trajectory is not finite from step {done + int(traj.diverged[b])} on (sample {b}), the transient "
                 "counted; take fewer steps, or scale the recurrent weights down"
             )
-        yield local_jacobians(traj), count
+        yield local_jacobians(traj).in_float64(), count
         state, done = np.ascontiguousarray(traj.states[-1]).reshape(state.shape), done + count
 
 

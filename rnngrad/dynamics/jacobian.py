@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +61,13 @@ class FactoredJacobians:
         by_gate2 = np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1)
         inner = (np.array(cell.inner_by_state, dtype=np.uint8), np.array(cell.inner_by_gate, dtype=np.uint8))
         return by_state, by_gate, by_gate2, *inner, np.ones(S, dtype=np.uint8)
+
+    def in_float64(self) -> FactoredJacobians:
+        """The same numbers in float64, for products that float32 cannot resolve."""
+        if self.net.dtype == np.float64:
+            return self
+        wide: dict[str, Any] = {name: array.astype(np.float64) for name, array in zip(_FACTORS, self.arrays, strict=True)}
+        return dataclasses.replace(self, net=self.net.astype("float64"), **wide)
 
     def flattened(self) -> FactoredJacobians:
         """The same with time and batch as one axis: (1, T B, ...), so that rows can be at different times."""

@@ -170,6 +170,15 @@ class StackJacobians:
     def _slices(self) -> list[slice]:
         return [self.net.blocks[f"l{layer}"] for layer in range(len(self.layers))]
 
+    def in_float64(self) -> StackJacobians:
+        """The same numbers in float64."""
+        if self.net.dtype == np.float64:
+            return self
+        layers = tuple(part.in_float64() for part in self.layers)
+        outputs = tuple(slopes.astype(np.float64) for slopes in self.outputs)
+        before = None if self.before is None else self.before.astype(np.float64)
+        return replace(self, net=self.net.astype("float64"), layers=layers, outputs=outputs, before=before)
+
     def flattened(self) -> StackJacobians:
         """The same with time and batch as one axis, so that rows can be at different times."""
 

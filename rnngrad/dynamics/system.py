@@ -172,6 +172,10 @@ class DenseJacobians:
     backend: str
     inputs: NDArray | None = None  # ds'/dx (T, B, n, m), where a layer below needs it
 
+    def in_float64(self) -> DenseJacobians:
+        """The same numbers in float64."""
+        return self if self.J.dtype == np.float64 else dataclasses.replace(self, J=self.J.astype(np.float64))
+
     def flattened(self) -> DenseJacobians:
         """The same with time and batch as one axis."""
         inputs = None if self.inputs is None else self.inputs.reshape(1, -1, *self.inputs.shape[2:])
