@@ -358,11 +358,11 @@ def test_saved_and_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("J", "says"),
     [
-        (np.zeros((50, 2, 2)), "λ₁ = -∞ per step, contracting"),
-        (np.broadcast_to(2 * np.eye(2), (5, 2, 2)), "λ₁ = 0.693 per step, of too few steps for an interval"),
-        (np.broadcast_to(2 * np.eye(2), (50, 2, 2)), "chaotic"),
-        (np.full((50, 3, 1, 1), 0.5), "Sample 0: λ₁ = -0.693 per step, contracting"),
-        (np.ones((50, 3, 1, 1)), "at the edge, within its interval"),
+        (np.zeros((50, 2, 2)), "λ₁ = −∞: a step forgets everything"),
+        (np.broadcast_to(2 * np.eye(2), (5, 2, 2)), "λ₁ = 0.693 per step; too few steps for an interval"),
+        (np.broadcast_to(2 * np.eye(2), (50, 2, 2)), "nearby states part"),
+        (np.full((50, 3, 1, 1), 0.5), "Sample 0: λ₁ = -0.693 ± 0 per step: nearby states meet"),
+        (np.ones((50, 3, 1, 1)), "at the edge"),
     ],
 )
 def test_the_title_claims_no_more_than_was_measured(J, says):

@@ -66,7 +66,9 @@ class FactoredJacobians:
         """The same numbers in float64, for products that float32 cannot resolve."""
         if self.net.dtype == np.float64:
             return self
-        wide: dict[str, Any] = {name: array.astype(np.float64) for name, array in zip(_FACTORS, self.arrays, strict=True)}
+        wide: dict[str, Any] = {
+            name: array.astype(np.float64) for name, array in zip(_FACTORS, self.arrays, strict=True)
+        }
         return dataclasses.replace(self, net=self.net.astype("float64"), **wide)
 
     def flattened(self) -> FactoredJacobians:

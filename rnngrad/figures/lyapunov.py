@@ -29,11 +29,15 @@ def draw(ax: Any, result: Any, sample: int = 0) -> Any:
     ax.set_xlabel(r"rank $i$")
     ax.set_ylabel(r"exponent $\lambda_i$ (1/step)")
     first, width = values[0], half[0]
-    if not np.isfinite(width):
+    if first == -np.inf:
+        says = "λ₁ = −∞: a step forgets everything"
+    elif not np.isfinite(width):
         says = f"λ₁ = {first:.3g} per step; too few steps for an interval"
     else:
-        grows = "nearby states part" if first > width else "nearby states meet" if first < -width else "part or meet?"
+        sure = max(width, _ROUNDING)
+        grows = "nearby states part" if first > sure else "nearby states meet" if first < -sure else "at the edge"
         says = f"λ₁ = {first:.3g} ± {width:.2g} per step: {grows}"
+    says = f"Sample {sample}: {says}" if len(result.exponents) > 1 else says
     dimension = result.kaplan_yorke[sample]
     tail = f"; Kaplan-Yorke dimension {dimension:.3g} of {result.state_size}" if dimension > 0 else ""
     title(ax, says + tail)
