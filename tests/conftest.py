@@ -36,3 +36,12 @@ def quick_fixture(monkeypatch):
     from rnngrad.report import drawing
 
     monkeypatch.setattr(drawing, "pictures", lambda *arguments: [])
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed():
+    """Figures of a test end with it: results draw on pyplot's where some test module has imported it, and it keeps them."""
+    yield
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close("all")
