@@ -40,7 +40,7 @@ def quick_fixture(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _figures_closed():
-    """Figures of a test end with it: results draw on pyplot's where some test module has imported it, and it keeps them."""
+    """Figures of a test end with it: once a module has imported pyplot, results draw there, and it keeps them."""
     yield
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
