@@ -1,5 +1,6 @@
 """Covariant Lyapunov vectors against eigenvectors, and against their definition."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -48,6 +49,7 @@ def test_of_two_matrices_in_turn_they_are_eigenvectors_of_the_products():
             assert sine(vectors.vectors[t, 0, i], column) < 1e-12
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="takes minutes where nothing is compiled")
 @pytest.mark.parametrize("cell", ["vanilla", "continuous", "gru", "lstm", "mgu"])
 def test_each_is_mapped_onto_itself(case, cell):
     drawn = case(cell, n=3, T=1200, lengths=None, scale=1.5)
