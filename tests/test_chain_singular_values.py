@@ -6,6 +6,7 @@ import pytest
 
 import rnngrad as rg
 from rnngrad.dynamics.chain import JacobianChain
+from rnngrad.dynamics.graded import Graded
 from rnngrad.dynamics.system import DenseJacobians
 
 LN_RANGE = np.log(np.finfo(float).max) - np.log(np.finfo(float).tiny)  # 1417: what float64 spans
@@ -175,6 +176,20 @@ def test_orthogonal_steps_of_all_kinds():
     scaled = J * np.exp(np.random.default_rng(7).normal(0, 5, (1000, 1, 1)))
     total = np.log(np.linalg.norm(scaled, 2, axis=(1, 2))).sum()
     np.testing.assert_allclose(bare(scaled).log_singular_values(1000, 0), total, rtol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [0, 8])
+def test_rows_with_exponents(spread):
+    """One matrix by itself: rows of all lengths and orders, against LAPACK, and rows that depend on one another."""
+    rng = np.random.default_rng(9)
+    rows = rng.standard_normal((20, 9, 9)) * np.exp(rng.normal(0, 2, (20, 9, 1)))
+    exponents = rng.integers(-spread, spread + 1, (20, 9)).astype(np.int64)
+    exact = np.log(np.linalg.svd(np.ldexp(rows, exponents[..., None]), compute_uv=False))
+    np.testing.assert_allclose(Graded(rows, exponents).log_singular_values(), exact, atol=1e-9)
+    rows = rng.integers(-9, 10, (20, 9, 9)).astype(float)
+    rows[:, 4] = rows[:, 0] + rows[:, 8]  # without rounding
+    values = Graded(rows, 0 * exponents).log_singular_values()
+    assert np.isfinite(values[:, :8]).all() and (values[:, 8] == -np.inf).all()
 
 
 @pytest.mark.slow

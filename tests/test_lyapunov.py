@@ -3,13 +3,15 @@
 import numba
 import numpy as np
 import pytest
+import scipy.signal
 from cases import CELLS
 from scipy.signal import lfilter
 from scipy.special import psi
 
 import rnngrad as rg
+from rnngrad.analysis.batch_means import mean_interval
 from rnngrad.analysis.lyapunov import kaplan_yorke, lyapunov_along
-from rnngrad.dynamics.frames import Carried, carry, random_frames
+from rnngrad.dynamics.frames import Carried, carry, orthonormalize, random_frames
 from rnngrad.dynamics.jacobian import local_jacobians
 from rnngrad.dynamics.stack import StackJacobians
 
@@ -89,6 +91,42 @@ def test_bare_products_are_those_of_plain_qr(N, k, dtype, tolerance):
     logs = carry(rg.dynamics.system.DenseJacobians(None, J[:, None], "cpu"), Carried.start(frames), 0, 1, 40)
     expected = repeated_qr(J.astype(np.float64), start).sum(axis=0)
     np.testing.assert_allclose(logs[0, 0], expected, atol=40 * tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "graded"), [("float64", 9), ("float64", 0), ("float32", 3), ("float32", 0)])
+def test_factors_of_one_qr(dtype, graded):
+    """R^T Q gives the frame back and Q is orthonormal, over several panels of vectors and of a frame that is graded."""
+    k, N, eps = 37, 41, float(np.finfo(dtype).eps)
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((2, N, k)))[0].swapaxes(1, 2)
+    mixed = np.linalg.qr(rng.standard_normal((2, k, k)))[0] * np.logspace(0, -graded, k)  # rows close to one another
+    Y, exponents = (mixed @ basis).astype(dtype), rng.integers(-3, 4, (2, k)).astype(np.int64)
+    Q, R, shift, _ = orthonormalize(Y, exponents)
+    np.testing.assert_allclose(Q @ Q.swapaxes(1, 2), np.broadcast_to(np.eye(k), (2, k, k)), atol=4 * N * eps)
+    again = np.ldexp(R.swapaxes(1, 2).astype(float) @ Q, shift[..., None])
+    expected = np.ldexp(Y.astype(float), exponents[..., None])
+    np.testing.assert_allclose(again, expected, atol=4 * N * eps * 2**3)
+    assert (np.triu(R) == R).all()
+
+
+def test_a_lost_vector_is_replaced():
+    Y = np.random.default_rng(1).standard_normal((1, 5, 6))
+    Y[0, 3] = Y[0, 0] + Y[0, 1]
+    Q, R, _, stretch = orthonormalize(Y, np.zeros((1, 5), np.int64))
+    np.testing.assert_allclose(Q[0] @ Q[0].T, np.eye(5), atol=1e-13)
+    assert R[0, 3, 3] == 0 and (np.diag(R[0])[[0, 1, 2, 4]] > 0).all() and stretch[0] >= 2**40
+
+
+def test_steps_that_suddenly_stretch_are_taken_again():
+    rng = np.random.default_rng(2)
+    turns = np.linalg.qr(rng.standard_normal((300, 3, 3)))[0]
+    J = turns * np.where(np.arange(300) < 150, 1, np.array([[1.0], [0.1], [1e-3]]))[..., :, None].swapaxes(0, 1)
+    frames = random_frames(1, 3, (1, 3), "float64", rng)
+    start = frames[0, :, 0].T.copy()
+    carried = Carried.start(frames)
+    logs = carry(rg.dynamics.system.DenseJacobians(None, J[:, None].copy(), "cpu"), carried, 0, 1, 300)[0, 0]
+    assert carried.lost_at[0] == -1 and carried.log_stretch[0] <= 22 * np.log(2)
+    np.testing.assert_allclose(logs, repeated_qr(J, start).sum(axis=0), atol=300 * 1e-9)
 
 
 def test_a_stack_steps_as_its_dense_jacobians():
@@ -318,6 +356,22 @@ def test_intervals_cover_products_with_a_memory(memory, steps):
     assert np.sqrt(np.mean(spectrum.stderr**2)) == pytest.approx(sigma, rel=0.08)
 
 
+@pytest.mark.parametrize("kind", ["white", "undone", "remembered"])
+def test_standard_errors_are_those_of_known_series(kind):
+    """Mean squares over 400 series: sigma^2/M, 2 sigma^2/M^2 of differences, and sigma^2 (1 + r)/(1 - r)/M of AR(1)."""
+    M, R, r = 256, 400, 0.6
+    e = np.random.default_rng(0).standard_normal((M + 201, R))
+    if kind == "white":
+        values, exact = e[:M], 1 / M
+    elif kind == "undone":
+        values, exact = np.diff(e[: M + 1], axis=0), 2 / M**2
+    else:
+        values, exact = scipy.signal.lfilter([1], [1, -r], e, axis=0)[201:], 1 / (1 - r) ** 2 / M
+    error, half = mean_interval(values)
+    assert 0.75 < np.mean(error**2) / exact < 1.35
+    assert 0.92 < np.mean(np.abs(values.mean(axis=0)) <= half) <= 0.98
+
+
 def test_the_mean_over_samples_has_an_interval_of_its_own():
     J = np.random.default_rng(3).standard_normal((200, 30, 2, 2))
     spectrum = rg.lyapunov_of(J)
@@ -429,6 +483,10 @@ def test_bad_matrices_and_systems():
         rg.lyapunov_of(np.full((10, 2, 2), np.inf))
     with pytest.raises(ValueError, match="net is int"):
         rg.lyapunov_spectrum(3)
+
+
+@compiled_only
+def test_a_system_that_diverges_is_an_error():
     with pytest.warns(rg.DivergenceWarning), pytest.raises(ValueError, match="not finite from step"):
         rg.lyapunov_spectrum(rg.System(logistic_map, 1, 4.5), s0=[0.3], steps=1000)
 
