@@ -34,7 +34,7 @@ class JacobianChain:
       error is N eps for each step relative to the norm, times ||Phi(t, j)|| ||Phi(j, k)|| / ||Phi(t, k)|| where what
       came before and after step j cancels. Singular values below about N eps of the largest are lost.
     - ``log_singular_values`` keeps triangular factors, with a QR every few steps: every value to its own relative
-      accuracy, however far it is below the largest, at about ten times the cost.
+      accuracy, however far it is below the largest, at ten times the cost and more.
     """
 
     def __init__(self, traj: Trajectory, jacobians: Any = None) -> None:
@@ -133,8 +133,8 @@ class JacobianChain:
         step. That takes directions which keep their order: of a chain that undoes what it did, J and then J^-1, the
         values hang on the last bits of the Jacobians.
 
-        It costs six to thirteen times ``log_norm`` for a chaotic tanh network of 16 to 128 units, and more where a
-        single step stretches by more than 2^16 and every one needs its QR.
+        It costs 6 to 15 times ``log_norm`` for a chaotic tanh network of 128 to 16 units, and up to 60 times where every
+        step stretches so much that it needs a QR of its own.
 
         Raises
         ------

@@ -91,7 +91,7 @@ class _Walk:
 
     def __init__(self, jacobians: Any, frames: NDArray, at: int) -> None:
         self.jacobians, self.frames, self.at = jacobians, frames, at
-        self.wanted, self.warned = 1, False
+        self.wanted, self.lost = 1, np.zeros(len(frames), bool)
 
     def over(self, count: int) -> Iterator[tuple[NDArray, NDArray]]:
         """R (B, N, N) and the exponents of its columns, QR by QR, until ``count`` steps are done."""
@@ -119,7 +119,9 @@ class _Walk:
                 f"the Jacobian of sample {int(np.argmax(stretch))} is not finite at step {self.at}: its entries, or "
                 "their products with unit vectors, are beyond the dtype"
             )
-        for b in [] if self.warned else np.flatnonzero(stretch >= LOST):
+        fresh = np.flatnonzero((stretch >= LOST) & ~self.lost)
+        self.lost[fresh] = True
+        for b in fresh:
             if not is_singular(self.jacobians, self.at, int(b), self.frames.dtype):
                 warnings.warn(
                     f"at step {self.at} of sample {b} a direction shrank below what {self.frames.dtype} resolves "
@@ -127,5 +129,5 @@ class _Walk:
                     PrecisionWarning,
                     stacklevel=5,
                 )
-                self.warned = True
+                self.lost[:] = True  # once is enough
                 return
