@@ -133,8 +133,8 @@ class JacobianChain:
         step. That takes directions which keep their order: of a chain that undoes what it did, J and then J^-1, the
         values hang on the last bits of the Jacobians.
 
-        It costs 6 to 15 times ``log_norm`` for a chaotic tanh network of 128 to 16 units, and up to 60 times where every
-        step stretches so much that it needs a QR of its own.
+        It costs 6 to 15 times ``log_norm`` for a chaotic tanh network of 128 to 16 units, and up to 60 times
+        where every step stretches so much that it needs a QR of its own.
 
         Raises
         ------
