@@ -68,7 +68,7 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
     """
     _, N, M = X.shape
     tol = M * 2.220446049250313e-16
-    given = np.empty(N, np.int64)
+    given, floor = np.empty(N, np.int64), -53 + math.log2(4.0 * N)
     for b in range(start, stop):
         rows, e = X[b], exponents[b]
         taken = 0
@@ -77,6 +77,10 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
         while taken <= SWEEPS:
             taken += 1
             normalize(rows, M, e)
+            for i in range(N):
+                if e[i] - given[i] < floor:  # what cancellation leaves of a zero; rotations would not come to an end
+                    for j in range(M):
+                        rows[i, j] = 0
             turned = False
             for i in range(N - 1):
                 for j in range(i + 1, N):
@@ -89,7 +93,7 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
         sweeps[b] = taken
         for i in range(N):
             square = dot(rows[i], rows[i])
-            if e[i] - given[i] < -53 + math.log2(4.0 * N) or not square > 0:  # what cancellation leaves of a zero
+            if e[i] - given[i] < floor or not square > 0:
                 out[b, i] = -math.inf
             else:
                 out[b, i] = math.log(square) / 2 + e[i] * math.log(2.0)
