@@ -22,7 +22,7 @@ from ..kernels import backend as find_backend
 from .frames import LOST, Carried, carry, is_singular, orthonormalize, random_frames
 
 _SEED = (0, 0x6772)  # of the basis that is turned into that of the chain; any in general position will do
-_AIM, _LIMIT = (16, 22), (5, 8)  # log2 of the stretch between two QRs, aimed at and largest: float64, float32
+_AIM, _LIMIT = 16, 22  # log2 of the stretch between two QRs: aimed at, and largest
 _LONGEST = 64  # steps between two QRs
 
 
@@ -75,7 +75,8 @@ def _normalized(rows: NDArray, exponent: NDArray) -> tuple[NDArray, NDArray]:
 def graded_products(jacobians: Any, B: int, net: Any, t: int, lags: Sequence[int] | NDArray) -> Iterator[Graded]:
     """Phi(t, t - lag) of every sample for ascending lags, up to orthogonal factors; see the module."""
     N, longest = net.N, int(lags[-1])
-    frames = random_frames(B, N, net.state_shape, net.dtype, np.random.default_rng(_SEED))
+    jacobians = jacobians.in_float64()  # float32 would lose, at one step of an LSTM, half of its directions
+    frames = random_frames(B, N, net.state_shape, np.float64, np.random.default_rng(_SEED))
     carry(jacobians, Carried.start(frames), t - longest, 1, longest)
     back = _Walk(jacobians, frames, t)
     eye = np.ascontiguousarray(np.broadcast_to(np.eye(N), (B, N, N)))
@@ -96,21 +97,20 @@ class _Walk:
     def over(self, count: int) -> Iterator[tuple[NDArray, NDArray]]:
         """R (B, N, N) and the exponents of its columns, QR by QR, until ``count`` steps are done."""
         B, k, S, n = self.frames.shape
-        aim, limit = _AIM if self.frames.dtype == np.float64 else _LIMIT
         sample, none = np.repeat(np.arange(B), k), np.zeros(B * k, np.int64)
         while count:
             steps = min(self.wanted, count)
             rows, exponents = self.jacobians.adjoint(self.frames.reshape(B * k, S, n), none, sample, self.at, steps)
             Q, R, e, stretch = orthonormalize(rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k))
             most = int(stretch.max())
-            if most > limit and steps > 1:
+            if most > _LIMIT and steps > 1:
                 self.wanted = max(1, steps // 2)
                 continue
             self.frames, self.at, count = Q.reshape(self.frames.shape), self.at - steps, count - steps
             if most >= LOST:
                 self._lost(stretch)
             yield R, e
-            self.wanted = max(1, min(aim * steps // max(most, 1), 2 * steps, _LONGEST))
+            self.wanted = max(1, min(_AIM * steps // max(most, 1), 2 * steps, _LONGEST))
 
     def _lost(self, stretch: NDArray) -> None:
         """The step after ``at`` has lost a direction of some samples: to a zero, or to rounding."""
