@@ -143,6 +143,14 @@ def test_lyapunov_spectra(run, capsys):
     assert f"At g = 3, {share:.3g} % of directions expand" in capsys.readouterr().out
 
 
+def test_every_mutant_still_changes_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    mutants = importlib.import_module("mutants")
+    for mutant in mutants.MUTANTS:
+        mutants.planted(mutant, (Path(rg.__file__).parent / mutant[1]).read_text(encoding="utf-8"))
+    assert len({mutant[0] for mutant in mutants.MUTANTS}) == len(mutants.MUTANTS) >= 220
+
+
 def test_no_cell_is_left_out_of_a_picture(monkeypatch):
     """Eight cells, where the palette has six colours."""
     monkeypatch.syspath_prepend(str(SCRIPTS))

@@ -207,6 +207,16 @@ def test_lags_of_a_large_network_are_fewer(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_rounding_took_is_said_on_the_page(tmp_path):
+    net = network("vanilla")
+    faint = np.where(np.arange(net.n) == 0, 1e-30, 1.0)  # no QR of unit vectors sees what W does to unit 0
+    index = report(net.replace(W=net.W * faint), sequence(T=20), tmp_path / "out")
+    (part,) = json.loads((index.parent / "report.json").read_text(encoding="utf-8"))["networks"].values()
+    assert part["cautions"] and all("reads -inf, but is only very small" in text for text in part["cautions"])
+    assert "Limits of precision. At step" in Page(index.read_text(encoding="utf-8")).text
+
+
+@pytest.mark.usefixtures("quick")
 def test_input_is_converted_and_said_to_be(tmp_path):
     net = network("vanilla", dtype="float32")
     np.save(tmp_path / "x.npy", sequence(T=10))

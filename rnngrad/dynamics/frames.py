@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blas import one_blas_thread
 from ..kernels import backend as find_backend
 
 _LN2 = float(np.log(2.0))
@@ -18,9 +17,8 @@ LOST = 1 << 40  # what stands in the place of a stretch, as ``orthonormalize`` s
 def random_frames(B: int, k: int, state_shape: tuple[int, int], dtype: Any, rng: np.random.Generator) -> NDArray:
     """k orthonormal vectors in general position for each of B samples, (B, k, S, n)."""
     S, n = state_shape
-    with one_blas_thread():
-        q = np.linalg.qr(rng.standard_normal((B, S * n, k)))[0]
-    return np.ascontiguousarray(q.swapaxes(1, 2).reshape(B, k, S, n), dtype)
+    q = orthonormalize(rng.standard_normal((B, k, S * n)), np.zeros((B, k), np.int64))[0]
+    return np.ascontiguousarray(q.reshape(B, k, S, n), dtype)
 
 
 @dataclass

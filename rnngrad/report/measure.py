@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..analysis.memory import MemoryHorizon
 from ..analysis.time_constants import TimeConstants
 from ..analysis.truncation import TruncationBias
 from ..dynamics.rollout import Trajectory
+from ..errors import PrecisionWarning
 from ..losses import Loss
 from ..network import Network
 from ..stack import Stack
@@ -28,6 +30,7 @@ _SPECTRA_COST = 2e10
 _NORMS_COST = 1e10
 _EXPONENTS_COST = 2e10
 _SVD = 8
+_GRADED = 80  # multiplications of the singular values of a graded product are about this many N^3
 _EIGEN = 25  # multiplications of a Schur decomposition are about this many N^3, of singular values _SVD N^3
 
 MAX_LAG = 600
@@ -74,7 +77,7 @@ class Measured(Result):
     ``lyapunov`` is None for a record that is too short, or too long for what it may cost. ``truncation`` is None where
     there is no finite gradient to compare with, ``weights`` or ``jacobians`` where the matrix is too large to
     decompose; a stack or a user's system has neither ``weights`` nor ``saturation``, and only a stack of several layers
-    has ``layers``.
+    has ``layers``. ``cautions`` say where rounding took something from a number.
     """
 
     settings: Settings
@@ -90,6 +93,7 @@ class Measured(Result):
     lyapunov: LyapunovSpectrum | None
     truncation: TruncationBias | None
     verdict: verdict.Verdict
+    cautions: tuple[str, ...] = ()
 
 
 def choose(traj: Trajectory, loss: Loss, *, wanted: int | None = None, max_lag: int | None = None) -> Settings:
@@ -104,7 +108,9 @@ def choose(traj: Trajectory, loss: Loss, *, wanted: int | None = None, max_lag: 
     wanted = min(verdict.WANTED, first, limit) if wanted is None else min(wanted, limit)
     step_cost = B * 2.0 * N * multiplications  # of one more factor of Phi
     chain_lag = int(np.clip(_CHAIN_COST // step_cost, 1, min(limit, CHAIN_MAX_LAG)))
-    chain_steps = int(np.clip(_CHAIN_COST // (chain_lag * step_cost), 1, CHAIN_STEPS))
+    chain_lags = np.unique([lag for lag in (*CHAIN_LAGS, wanted, chain_lag) if lag <= chain_lag])
+    chain_cost = chain_lag * step_cost + len(chain_lags) * B * _GRADED * N**3
+    chain_steps = int(np.clip(_CHAIN_COST // chain_cost, 1, CHAIN_STEPS))
     size = int(np.clip(np.sqrt(_MAP_COST / (2.0 * multiplications)), 20, min(MAP_SIZE, T)))
     count = int(np.clip(_SPECTRA_COST // (_EIGEN * N**3), 0, JACOBIANS))
     ends = products.spaced(max(chain_lag, first), T, chain_steps)
@@ -113,7 +119,7 @@ def choose(traj: Trajectory, loss: Loss, *, wanted: int | None = None, max_lag: 
         wanted=wanted,
         times=times,
         chain_times=ends,
-        chain_lags=np.unique([lag for lag in (*CHAIN_LAGS, wanted, chain_lag) if lag <= chain_lag]),
+        chain_lags=chain_lags,
         jacobian_times=products.spaced(max(T // 4, 1), T, count) if count else np.zeros(0, np.int64),
         map_first=T - size,
         map_last=T,
@@ -124,8 +130,14 @@ def measure(
     traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any] = lambda share: None
 ) -> Measured:
     """Run the analyses; ``tick`` hears the share that is done."""
-    with one_blas_thread():
-        return _measure(traj, loss, settings, tick)
+    with one_blas_thread(), warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always", PrecisionWarning)  # part of the page, where the number is
+        measured = _measure(traj, loss, settings, tick)
+    for other in met:
+        if not issubclass(other.category, PrecisionWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    said = [str(one.message) for one in met if issubclass(one.category, PrecisionWarning)]
+    return replace(measured, cautions=tuple(dict.fromkeys(said)))
 
 
 def _multiplications(net: Any) -> int:

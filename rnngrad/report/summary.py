@@ -130,6 +130,7 @@ def measured(m: Measured, traj: Trajectory, record: tuple[int, int]) -> dict[str
         "table": table,
         "columns": columns,
         "chain_against_loss": chain_against_loss(m),
+        "cautions": m.cautions,
         "saturation": _saturation(m.saturation),
         "spectra": [*_spectrum(m.weights), *_spectrum(m.jacobians)],
     }

@@ -9,48 +9,21 @@ import math
 
 import numpy as np
 
-from ..._gemm import fill_panels, pack, packed_product, panel_width
-from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..._gemm import pack
+from ..._jit import MULTIPLY_ADDS, kernel
 from .orthonormalize import DEPENDENT, NOT_FINITE, next_interval, qr, room, stretch_limits
 from .scaling import rescale
-from .tangent import tangent_step
+from .steps import TANGENT
+from .tangent import is_scaled
 
 
-@inner()
-def _factored_room(system, like):
-    k, _, n = like.shape
-    factors = system[0]
-    P, P2 = factors[1].shape[3], factors[2].shape[3]
-    dtype = like.dtype
-    return np.empty((k, P, n), dtype), np.empty((k, P2, n), dtype), np.empty((k, n), dtype), np.empty((k, n), dtype)
-
-
-@inner()
-def _factored_step(system, scratch, current, new, sample, t):
-    factors, weights, masks, emits_state, gates = system
-    tangent_step(current, new, scratch, sample, t, factors, weights, masks, emits_state, gates, False)
-
-
-@inner()
-def _dense_room(system, like):
-    n = like.shape[2]
-    width = panel_width(n, like.itemsize)
-    return np.empty(((n + width - 1) // width, n, width), like.dtype)
-
-
-@inner()
-def _dense_step(system, panels, current, new, sample, t):
-    k, _, n = current.shape
-    fill_panels(panels, 0, len(panels), system[0][t, sample[0]], True)
-    packed_product(k, n, current, n, 1, panels, n, new, n)
-
-
-def _make(name, step, step_room):
-    """Kernel of one form of the local Jacobians: ``step(system, scratch, current, new, sample, t)``."""
+def _make(form):
+    """Kernel for one form of the local Jacobians."""
+    step, step_room = TANGENT[form]
 
     @kernel(
         "frames",
-        name,
+        form,
         tasks=lambda frames, *rest: len(frames),
         work=lambda frames, logs, interval, found, t_from, length, *rest: (
             len(logs) * length * frames.size * (2 + frames.shape[2] * frames.shape[3] / MULTIPLY_ADDS)
@@ -119,8 +92,9 @@ def _make(name, step, step_room):
     return run
 
 
-_tangent_frames = _make("factored", _factored_step, _factored_room)
-_dense_frames = _make("dense", _dense_step, _dense_room)
+_tangent_frames = _make("factored")
+_scaled_frames = _make("scaled")
+_dense_frames = _make("dense")
 
 
 def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2, masks, emits_state):
@@ -131,7 +105,10 @@ def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2
     frame lost a direction, or was no number, -1 for none; which of the two (1: no number, and nothing after it is
     computed); the number of QRs; the log2 of the largest stretch between two of them.
     """
-    weights = pack(W, transposed=True), pack(W2, transposed=True)
+    weights, update_a = (pack(W, transposed=True), pack(W2, transposed=True)), factors[1]
+    if is_scaled(frames.shape[2], update_a.shape[3], len(W2), emits_state, masks[0][0, 0]):
+        _scaled_frames(frames, logs, interval, found, t_from, length, (update_a, weights[0]))
+        return
     _tangent_frames(frames, logs, interval, found, t_from, length, (factors, weights, masks, emits_state, len(W)))
 
 

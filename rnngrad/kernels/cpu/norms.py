@@ -11,9 +11,9 @@ import numpy as np
 
 from ..._gemm import fill_panels, pack, packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
-from .chain import adjoint_step
 from .scaling import normalize, rescale
 from .singular_values import dot
+from .steps import ADJOINT
 
 _EPS = 2.220446049250313e-16
 _SETTLED = 4 * _EPS  # relative growth of the Ritz value that is none
@@ -163,39 +163,13 @@ def _scratch(R, columns):
     )
 
 
-@inner()
-def _factored_room(system, like):
-    R, _, n = like.shape
-    gates, P2 = system[4], system[0][2].shape[3]
-    return np.empty((R, gates, n), like.dtype), np.empty((R, P2, n), like.dtype), np.empty((R, n), like.dtype)
-
-
-@inner()
-def _factored_step(system, scratch, current, new, sample, t):
-    factors, weights, masks, emits_state, gates = system
-    adjoint_step(current, new, scratch, sample, t, factors, weights, masks, emits_state, gates, False)
-
-
-@inner()
-def _dense_room(system, like):
-    n = like.shape[2]
-    width = panel_width(n, like.itemsize)
-    return np.empty(((n + width - 1) // width, n, width), like.dtype)
-
-
-@inner()
-def _dense_step(system, panels, current, new, sample, t):
-    R, _, n = current.shape
-    fill_panels(panels, 0, len(panels), system[0][t, sample[0]], False)
-    packed_product(R, n, current, n, 1, panels, n, new, n)
-
-
-def _make(name, step, step_room):
-    """Kernel of one form of the local Jacobians: ``step(system, scratch, current, new, sample, t)``."""
+def _make(form):
+    """Kernel for one form of the local Jacobians."""
+    step, step_room = ADJOINT[form]
 
     @kernel(
         "chain_norms",
-        name,
+        form,
         tasks=lambda out, times, *rest: out.shape[0] * out.shape[1],
         work=lambda out, times, eye, *rest: out.size / 2 * eye.size * (2 + 2 * eye[0].size / MULTIPLY_ADDS),
     )
@@ -228,8 +202,8 @@ def _make(name, step, step_room):
     return run
 
 
-_factored_norms = _make("factored", _factored_step, _factored_room)
-_dense_norms = _make("dense", _dense_step, _dense_room)
+_factored_norms = _make("factored")
+_dense_norms = _make("dense")
 
 
 def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):

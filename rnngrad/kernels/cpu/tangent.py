@@ -7,7 +7,7 @@ carry an exponent each, as in ``chain``. Nothing here depends on the cell.
 import numpy as np
 
 from ..._gemm import add_packed_product, pack, packed_product
-from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..._jit import MULTIPLY_ADDS, inner, kernel, unit
 from .scaling import ROWS, rescale
 
 
@@ -53,6 +53,20 @@ def _scale(out, partial, sample):
             out[r, 0, i] *= partial[b, 0, 0, i]
 
 
+@unit
+def is_scaled(S, P, P2, emits_state, keeps):
+    """Whether J = D W, one matrix with scaled rows; ``keeps``: a state has a path to itself beside W."""
+    return S == 1 and P == 1 and P2 == 0 and emits_state and not keeps
+
+
+@inner()
+def scaled_step(v, new, W, partial, sample):
+    """new[r] = D W v[r] with D = diag(partial[b, 0, 0]), W[n, n] packed."""
+    rows, _, n = v.shape
+    packed_product(rows, n, v, n, 1, W, n, new, n)
+    _scale(new, partial, sample)
+
+
 @inner()
 def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_state, G, driven):
     """new[r] = J_t v[r], plus, if ``driven``, partials times the changes that z, z2 hold on entry.
@@ -66,9 +80,8 @@ def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_stat
     rows, S, n = v.shape
     P, P2 = z.shape[1], z2.shape[1]
     if not driven:
-        if S == 1 and P == 1 and P2 == 0 and emits_state and not by_s[0, 0]:  # J = update_a W, nothing to add to
-            packed_product(rows, n, v, n, 1, W, n, new, n)
-            _scale(new, update_a[t], sample)
+        if is_scaled(S, P, P2, emits_state, by_s[0, 0]):
+            scaled_step(v, new, W, update_a[t], sample)
             return
         for r in range(rows):
             _clear(z[r])
