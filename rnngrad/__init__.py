@@ -66,7 +66,7 @@ _NAMES = {
     "lyapunov_spectrum": "analysis.lyapunov",
     "lyapunov_of": "analysis.lyapunov",
     "covariant_vectors": "analysis.covariant",
-    "LyapunovSpectrum": "analysis.lyapunov",
+    "LyapunovSpectrum": "analysis.exponents",
     "verdict": "analysis.verdict",
     "fit": "training.fit",
     "teacher_forcing": "training.teacher_forcing",
@@ -91,9 +91,10 @@ if TYPE_CHECKING:
     from .analysis.bounds import growth_bounds
     from .analysis.circular_law import circular_law
     from .analysis.covariant import covariant_vectors
+    from .analysis.exponents import LyapunovSpectrum
     from .analysis.hessian import hessian_operator, hessian_spectrum
     from .analysis.linear import linear_recurrence
-    from .analysis.lyapunov import LyapunovSpectrum, lyapunov_of, lyapunov_spectrum
+    from .analysis.lyapunov import lyapunov_of, lyapunov_spectrum
     from .analysis.mean_field import edge_of_chaos, mean_field
     from .analysis.memory import memory_horizon
     from .analysis.numerical_range import numerical_radius

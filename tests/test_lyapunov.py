@@ -10,7 +10,8 @@ from scipy.special import psi
 
 import rnngrad as rg
 from rnngrad.analysis.batch_means import mean_interval
-from rnngrad.analysis.lyapunov import kaplan_yorke, lyapunov_along
+from rnngrad.analysis.exponents import kaplan_yorke
+from rnngrad.analysis.lyapunov import lyapunov_along
 from rnngrad.dynamics.frames import Carried, carry, orthonormalize, random_frames
 from rnngrad.dynamics.jacobian import local_jacobians
 from rnngrad.dynamics.stack import StackJacobians

@@ -13,7 +13,7 @@ _ROUNDING = 1e-7  # an exponent that is nearer to 0 is 0, whatever its interval
 
 
 def draw(ax: Any, result: Any, sample: int = 0) -> Any:
-    """Draw a :class:`rnngrad.analysis.lyapunov.LyapunovSpectrum` of one sample."""
+    """Draw a :class:`rnngrad.LyapunovSpectrum` of one sample."""
     values, half = result.exponents[sample], (result.interval[sample, :, 1] - result.exponents[sample])
     rank = np.arange(1, len(values) + 1)
     live = np.isfinite(values)

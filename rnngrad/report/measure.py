@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from .._blas import one_blas_thread
 from .._results import Result
 from ..analysis import growth, memory, products, reach, saturation, spectra, step_bounds, time_constants, verdict
-from ..analysis.lyapunov import LyapunovSpectrum, lyapunov_along
+from ..analysis.exponents import LyapunovSpectrum
+from ..analysis.lyapunov import lyapunov_along
 from ..analysis.memory import MemoryHorizon
 from ..analysis.time_constants import TimeConstants
 from ..analysis.truncation import TruncationBias

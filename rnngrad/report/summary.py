@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import __version__
 from .._results import plain
-from ..analysis.lyapunov import LyapunovSpectrum
+from ..analysis.exponents import LyapunovSpectrum
 from ..analysis.saturation import Saturation
 from ..analysis.spectra import Spectrum
 from ..analysis.truncation import TruncationBias
