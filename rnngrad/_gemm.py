@@ -19,17 +19,17 @@ from ._memory import empty
 
 _FEATURES = llvm.get_host_cpu_features()
 _WIDE = bool(_FEATURES.get("avx512f"))
-_FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
-_VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
-_VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that narrow
+FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
+VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
+VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that narrow
 MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
 
 
 @unit
 def panel_width(columns, itemsize):
     """NR: columns of one panel of a matrix with that many columns."""
-    lanes = _VECTOR_BYTES // itemsize
-    return lanes if columns <= lanes else _VECTORS * lanes
+    lanes = VECTOR_BYTES // itemsize
+    return lanes if columns <= lanes else VECTORS * lanes
 
 
 def _tile(rows, vectors, accumulate):
@@ -47,7 +47,7 @@ def _tile(rows, vectors, accumulate):
 
         def codegen(context, builder, signature, args):
             scalar = context.get_value_type(dtype)
-            lanes = _VECTOR_BYTES // (dtype.bitwidth // 8)
+            lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
             vector = ir.VectorType(scalar, lanes)
             align = dtype.bitwidth // 8
 
@@ -68,7 +68,7 @@ def _tile(rows, vectors, accumulate):
             )
 
             def multiply_add(x, y, z):
-                return builder.call(fma, [x, y, z]) if _FMA else builder.fadd(builder.fmul(x, y), z)
+                return builder.call(fma, [x, y, z]) if FMA else builder.fadd(builder.fmul(x, y), z)
 
             index_type = k_value.type
             zero = ir.Constant(vector, [ir.Constant(scalar, 0.0)] * lanes)
@@ -195,12 +195,12 @@ def _make_walk(vectors, accumulate):
 
 
 def _make_product(accumulate):
-    wide, narrow = _make_walk(_VECTORS, accumulate), _make_walk(1, accumulate)
+    wide, narrow = _make_walk(VECTORS, accumulate), _make_walk(1, accumulate)
 
     @inner(accumulate)
     def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         width = panels.shape[2]
-        if width * c.itemsize > _VECTOR_BYTES:
+        if width * c.itemsize > VECTOR_BYTES:
             wide(m, k, a, row_step, depth_step, MR * row_step, panels, width, k * width, width, n, c, ldc)
         else:
             narrow(m, k, a, row_step, depth_step, MR * row_step, panels, width, k * width, width, n, c, ldc)
@@ -208,7 +208,7 @@ def _make_product(accumulate):
     return product
 
 
-_wide, _narrow = _make_walk(_VECTORS, True), _make_walk(1, True)
+_wide, _narrow = _make_walk(VECTORS, True), _make_walk(1, True)
 
 
 @inner()
@@ -219,7 +219,7 @@ def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, 
     or the transpose of a matrix as it lies. B[d, p width + j] is the element p b_panel + d b_step + j of b (flat):
     packed panels, or a matrix as it lies if n is a multiple of ``width``.
     """
-    if width * c.itemsize > _VECTOR_BYTES:
+    if width * c.itemsize > VECTOR_BYTES:
         _wide(m, k, a, 1, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc)
     else:
         _narrow(m, k, a, 1, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..._gemm import add_packed_product, fill_panels, packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel, unit
+from .elimination import eliminate
 from .scaling import normalize
 
 DEPENDENT, NOT_FINITE = np.int64(1 << 40), np.int64(1 << 41)  # in the place of a stretch
@@ -44,35 +45,38 @@ def smallest_resolved(N, itemsize):
 def _panel(P, R, j0, w, scratch, tol):
     """Orthonormalise the first w columns of P[N, NR] in place; R[j0 + j, j0 + c] are the coefficients.
 
-    A column that is shorter than ``tol`` when its turn comes is set to zero, and so is its diagonal entry.
+    A column that is shorter than ``tol`` when its turn comes is set to zero, and so is its diagonal entry. Columns are
+    divided by their lengths at the end only: a number written into a row that is read as a whole at once stalls.
     """
     N, width = P.shape
-    flat = P.reshape(N * width)
     one = P.dtype.type(1)
-    panels = P.reshape(1, N, width)
+    products, taken, lengths = scratch[0, :width], scratch[1, :width], scratch[2, :width]
+    for c in range(width):
+        taken[c] = 0
+        lengths[c] = 0
+    eliminate(P, N, 0, taken, 0, products)
     for j in range(w):
-        packed_product(1, N, flat[j:], 0, width, panels, width, scratch, width)
-        square = scratch[j]
-        length = np.sqrt(square)
-        if not length > tol:
-            for i in range(N):
-                P[i, j] = 0
+        length = np.sqrt(products[j])
+        if length > tol:
+            scale = one / length
+            lengths[j] = scale
+            R[j0 + j, j0 + j] = length
+            for c in range(j + 1, w):
+                R[j0 + j, j0 + c] = products[c] * scale
+            square = scale * scale
+            taken[j] = 0
+            for c in range(j + 1, width):
+                taken[c] = -products[c] * square
+        else:
             for c in range(j, w):
                 R[j0 + j, j0 + c] = 0
-            continue
-        scale = one / length
-        R[j0 + j, j0 + j] = length
-        for c in range(j + 1, w):
-            R[j0 + j, j0 + c] = scratch[c] * scale
-        for c in range(j + 1):
-            scratch[c] = 0
-        for c in range(j + 1, width):
-            scratch[c] *= scale
-        for i in range(N):
-            q = P[i, j] * scale
-            for c in range(width):
-                P[i, c] -= q * scratch[c]
-            P[i, j] = q
+            for c in range(j, width):
+                taken[c] = 0
+        if j + 1 < w:
+            eliminate(P, N, j, taken, j + 1, products)  # columns after j lose what lies along it
+    for i in range(N):
+        for c in range(width):
+            P[i, c] *= lengths[c]
 
 
 @inner()
@@ -162,7 +166,7 @@ def room(k, N, like):
         np.empty((N, width), like.dtype),
         np.empty((k, width), like.dtype),
         np.empty(((N + columns - 1) // columns, width, columns), like.dtype),
-        np.empty(max(N, width), like.dtype),
+        np.empty((3, max(N, width)), like.dtype),
     )
 
 
@@ -212,7 +216,7 @@ def qr(Y, R, again, exponents, work):
                 for i in range(N):
                     Y[c, i] = 0
     if dependent:
-        _fill(Y, work[3])
+        _fill(Y, work[3][0])
         return DEPENDENT
     return stretch
 
