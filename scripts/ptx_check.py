@@ -26,7 +26,7 @@ from numba import cuda, types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cpu.tuples import PUT, TAKE
+from rnngrad.kernels.tuples import PUT, TAKE
 
 
 def make_kernel(cell: Cell, phi: int):

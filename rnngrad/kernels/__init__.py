@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from .. import _checks
+from .. import _checks, _cuda
 from ..errors import BackendError
 
 
@@ -14,10 +14,11 @@ def backend(name: str = "auto") -> ModuleType:
     Raises
     ------
     BackendError
-        CUDA was asked for; it is never replaced by the CPU without a word.
+        CUDA was asked for and cannot run; it is never replaced by the CPU without a word.
     """
     _checks.choice("backend", name, ("auto", "cpu", "cuda"))
     if name == "cuda":
+        _cuda.require()
         raise BackendError("backend is 'cuda', but this version has no CUDA kernels; use backend='cpu' or 'auto'")
     from . import cpu
 

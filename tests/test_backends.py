@@ -1,0 +1,73 @@
+"""What is said when CUDA cannot run: the package, driver or device that is missing, and the extra to install."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import rnngrad as rg
+from rnngrad import _cuda
+
+NET = rg.Network.init("lstm", 3, 4, 2, seed=0)
+X = np.zeros((5, 2, 3))
+
+
+@pytest.fixture(name="absent")
+def absent_fixture(monkeypatch):
+    """``absent(package=…, driver=…, devices=…)``: a machine with these; the answer is not remembered."""
+
+    def pretend(*, package=True, toolkit=True, reason=None, devices=1):
+        driver = types.SimpleNamespace(
+            ensure_initialized=lambda: None, initialization_error=reason, get_device_count=lambda: devices
+        )
+        found = types.ModuleType("numba.cuda.cudadrv.driver")
+        found.driver = driver
+        monkeypatch.setattr(_cuda, "load", lambda: None)
+        monkeypatch.setitem(sys.modules, "numba.cuda.cudadrv.driver", found)
+        known = {"numba_cuda": package, "nvidia.cu13": toolkit}
+        monkeypatch.setattr(_cuda, "_installed", known.__getitem__)
+        monkeypatch.setattr(_cuda, "simulated", lambda: False)
+        monkeypatch.setattr(_cuda, "missing", _cuda.missing.__wrapped__)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        ({"package": False}, r"numba-cuda is not installed \(pip install 'rnngrad\[cuda\]'\)"),
+        (
+            {"reason": "CUDA driver library cannot be found.\nEnsure that"},
+            r"no NVIDIA driver .*library cannot be found\)",
+        ),
+        ({"toolkit": False}, r"toolkit are not installed \(pip install 'rnngrad\[cuda\]'\)"),
+        ({"devices": 0}, "finds no CUDA device"),
+        ({"reason": "CUDA_ERROR_NO_DEVICE (100)", "devices": 0}, "finds no CUDA device"),
+    ],
+    ids=["package", "driver", "toolkit", "device", "device, as the driver says it"],
+)
+def test_what_is_missing_is_named(absent, machine, message):
+    absent(**machine)
+    with pytest.raises(rg.BackendError, match=rf"backend is 'cuda', but .*{message}.*backend='cpu'"):
+        rg.rollout(NET, X, backend="cuda")
+
+
+def test_devices_that_are_hidden_are_told(absent, monkeypatch):
+    absent(devices=0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with pytest.raises(rg.BackendError, match="CUDA_VISIBLE_DEVICES is '-1'"):
+        rg.rollout(NET, X, backend="cuda")
+
+
+def test_a_failing_driver_is_our_error_and_no_memory_is_memory_error(monkeypatch):
+    class CudaAPIError(Exception):
+        pass
+
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 3 * 2.0**20)
+    with pytest.raises(MemoryError, match="3 MiB are free"), _cuda.errors():
+        raise CudaAPIError("[2] CUDA_ERROR_OUT_OF_MEMORY")
+    with pytest.raises(rg.BackendError, match="device failed.*LAUNCH_FAILED"), _cuda.errors():
+        raise CudaAPIError("[719] CUDA_ERROR_LAUNCH_FAILED")
+    with pytest.raises(ZeroDivisionError), _cuda.errors():
+        raise ZeroDivisionError
