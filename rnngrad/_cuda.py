@@ -41,7 +41,23 @@ def load() -> Any:
         import _numba_cuda_redirector  # noqa: F401  # gives numba.cuda to the package, also without its .pth file
     from numba import cuda
 
-    return cuda
+    return _Simulator(cuda) if simulated() else cuda
+
+
+class _Simulator:
+    """``numba.cuda`` as the running kernel sees it.
+
+    The simulator puts its own module into the globals of each function while that runs, and takes it out again under
+    the feet of the other threads of the block; asked for by name at every use, it is always the right one.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        from numba.cuda.simulator.kernel import _get_kernel_context
+
+        return getattr(_get_kernel_context() or self._module, name)
 
 
 def _installed(module: str) -> bool:
@@ -132,8 +148,7 @@ def free_bytes() -> float:
 
 def function(body: Any) -> Any:
     """Decorate a function called by kernels, inlined into them."""
-    options = {} if simulated() else {"forceinline": True}
-    return load().jit(device=True, **options)(body)
+    return body if simulated() else load().jit(device=True, forceinline=True)(body)
 
 
 class Kernel:
@@ -194,13 +209,15 @@ def is_device_array(value: Any) -> bool:
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An uninitialised device array; of one element along an axis that has none, since kernels take pointers."""
+    """An uninitialised device array; of one element where there would be none, since kernels take pointers."""
+    if 0 in shape:  # never read; the simulator alone checks indices on the way to a view
+        shape = tuple(max(size, 1) if simulated() else 1 for size in shape)
     with errors():
-        return load().device_array(tuple(max(size, 1) for size in shape), dtype)
+        return load().device_array(shape, dtype)
 
 
 def upload(array: Any) -> Any:
-    """A device array with the values of a NumPy array; kernels see no axis of length 0."""
+    """A device array with the values of a NumPy array."""
     if array.size == 0:
         return empty(array.shape, array.dtype)
     with errors():

@@ -1,11 +1,10 @@
-"""Loops without formulae, one folder per backend: ``cpu``, and ``cuda`` when it comes, with the same names."""
+"""Loops without formulae, one folder per backend, ``cpu`` and ``cuda``, with the same names."""
 
 from __future__ import annotations
 
 from types import ModuleType
 
 from .. import _checks, _cuda
-from ..errors import BackendError
 
 
 def backend(name: str = "auto") -> ModuleType:
@@ -19,7 +18,9 @@ def backend(name: str = "auto") -> ModuleType:
     _checks.choice("backend", name, ("auto", "cpu", "cuda"))
     if name == "cuda":
         _cuda.require()
-        raise BackendError("backend is 'cuda', but this version has no CUDA kernels; use backend='cpu' or 'auto'")
+        from . import cuda
+
+        return cuda
     from . import cpu
 
     return cpu

@@ -1,0 +1,362 @@
+"""Every CUDA kernel, run by Numba's simulator, against the NumPy reference and the CPU kernels.
+
+The simulator is chosen when Numba is imported, so ``test_in_the_simulator`` runs this very file in a process of its
+own, and the other tests are skipped where the simulator is not on.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from cases import CELLS, SHAPES, UNEVEN, assert_close, assert_gradients, make_case
+
+import rnngrad as rg
+from rnngrad import _cuda
+
+SIMULATED = _cuda.simulated()
+inside = pytest.mark.skipif(not SIMULATED, reason="runs in the process of test_in_the_simulator")
+DTYPES = {"float64": 1e-12, "float32": 1e-5}
+
+if SIMULATED:
+    import simulator
+
+    simulator.install()
+
+
+def _session(*arguments, seconds):
+    root = str(Path(rg.__file__).parents[1])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": path}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+def test_in_the_simulator():
+    _session("-m", "not slow", seconds=600)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+def test_in_the_simulator_at_length():
+    _session("-m", "slow", seconds=1800)
+
+
+# ---------------------------------------------------------------- truth
+
+
+def reference_jacobians(case):
+    """J (T, B, N, N) by complex steps of the reference, and identities where a sequence has ended."""
+    T, B, _ = case.x.shape
+    S, n = case.net.state_shape
+    states = reference.rollout(*case.args, **case.kwargs)
+    J = np.zeros((T, B, S * n, S * n))
+    for t in range(T):
+        for b in range(B):
+            if t >= case.ends[b]:
+                J[t, b] = np.eye(S * n)
+                continue
+            for j in range(S * n):
+                s = states[t, b].astype(complex)
+                s.reshape(-1)[j] += 1e-30j
+                moved = reference.step(
+                    case.cell, case.params, s, case.x[t, b].astype(float), case.net.activation, case.alpha
+                )
+                J[t, b, :, j] = moved.imag.ravel() / 1e-30
+    return J
+
+
+def on(case, backend):
+    return rg.rollout(case.net, case.x, case.s0, case.lengths, backend=backend)
+
+
+def loss_of(case, traj):
+    target = np.random.default_rng(3).standard_normal(traj.y.shape).astype(case.net.dtype)
+    return rg.losses.squared_error(target, weights=np.linspace(0.5, 1.5, traj.T).astype(case.net.dtype))
+
+
+def kernel_results(case, traj):
+    """Everything that the kernels make of one trajectory, by name."""
+    chain, rng, net = rg.jacobian_chain(traj), np.random.default_rng(5), case.net
+    found = {"states": traj.states, "h": traj.h, "y": traj.y, "a": traj.a, "a2": traj.a2}
+    found |= {"J": rg.jacobians(traj), "to": chain.all_to(traj.T), "from": chain.all_from(0)}
+    R, D = 2 * traj.B + 1, traj.T - 1
+    rows, sample = rng.standard_normal((R, net.S, net.n)).astype(net.dtype), np.arange(R) % traj.B
+    for name, at, walk in (("adjoint", traj.T, chain.jacobians.adjoint), ("tangent", 1, chain.jacobians.tangent)):
+        out = rng.standard_normal((D, R, net.S, net.n)).astype(net.dtype), np.zeros((D, R), np.int64)
+        dz = rng.standard_normal((D, R, traj.a.shape[2], net.n)).astype(net.dtype)
+        dz2 = rng.standard_normal((D, R, traj.a2.shape[2], net.n)).astype(net.dtype)
+        walk(rows, np.zeros(R, np.int64), sample, at, D, out=out, dz=dz, dz2=dz2)
+        found |= {f"driven {name}": out[0], f"driven {name}, dz": dz, f"driven {name}, dz2": dz2}
+    grads = rg.bptt(traj, loss_of(case, traj))
+    return found | dict(grads.parameters()) | {"x": grads.x, "s": grads.s}
+
+
+def assert_parity(case, rtol):
+    expected = kernel_results(case, on(case, "cpu"))
+    found = kernel_results(case, on(case, "cuda"))
+    for name, truth in expected.items():
+        assert found[name].dtype == truth.dtype
+        assert_close(found[name], truth, rtol, name)
+
+
+# ---------------------------------------------------------------- every cell
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_kernels_say_what_the_reference_says(cell, dtype):
+    case = make_case(cell, lengths=UNEVEN, dtype=dtype)
+    rtol, traj = DTYPES[dtype], on(case, "cuda")
+    assert_close(traj.states, reference.rollout(*case.args, **case.kwargs), rtol, "states")
+    J = reference_jacobians(case)
+    assert_close(rg.jacobians(traj), J, rtol, "J")
+    product = np.broadcast_to(np.eye(J.shape[-1]), J.shape[1:])
+    for step in J[1:]:
+        product = step @ product
+    assert_close(rg.jacobian_chain(traj).product(traj.T, 1), product, 10 * rtol, "product")
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_kernels_say_what_the_cpu_says(cell, dtype):
+    assert_parity(make_case(cell, lengths=UNEVEN, dtype=dtype), DTYPES[dtype])
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [*SHAPES, {"n": 8, "m": 5, "T": 10, "B": 6}], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_shapes(cell, shape):
+    case = make_case(cell, **shape)
+    if shape["T"] > 1:
+        assert_parity(case, 1e-12)
+    else:
+        assert_close(on(case, "cuda").states, on(case, "cpu").states, 1e-13)
+        assert_close(rg.jacobians(on(case, "cuda")), rg.jacobians(on(case, "cpu")), 1e-13)
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "activation"), [(c, a) for c in CELLS for a in rg.CELLS[c].activations if a != rg.CELLS[c].activation]
+)
+def test_activations(cell, activation):
+    assert_parity(make_case(cell, activation, lengths=UNEVEN), 1e-12)
+
+
+@inside
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_reset_before"])
+@pytest.mark.parametrize("policy", ["step", "sequence"])
+def test_dropout_masks(cell, policy):
+    case = make_case(cell, lengths=UNEVEN)
+    grads = []
+    for backend in ("cpu", "cuda"):
+        dropout = rg.Dropout(0.4, policy=policy, seed=1)
+        traj = rg.rollout(case.net, case.x, case.s0, case.lengths, dropout=dropout, backend=backend)
+        grads.append((traj, rg.bptt(traj, loss_of(case, traj)), rg.jacobians(traj)))
+    assert_close(grads[1][0].states, grads[0][0].states, 1e-13)
+    assert_gradients(grads[1][1], grads[0][1], 1e-12)
+    assert_close(grads[1][2], grads[0][2], 1e-13)
+
+
+@inside
+def test_layers_in_both_directions():
+    x = np.random.default_rng(0).standard_normal((5, 3, 2))
+    for cells, both in ((["lstm", "gru"], True), (["gru_delayed", "mgu"], False)):
+        stack = rg.Stack.init(cells, n_inputs=2, n_hidden=[3, 2], n_outputs=2, bidirectional=both, seed=0)
+        loss = rg.losses.squared_error(np.ones((5, 3, 2)))
+        cpu, cuda = (rg.rollout(stack, x, lengths=UNEVEN, backend=backend) for backend in ("cpu", "cuda"))
+        expected, found = (dict(rg.bptt(traj, loss).parameters()) for traj in (cpu, cuda))
+        for name, value in expected.items():
+            assert_close(found[name], value, 1e-12, name)
+        if not both:
+            assert_close(rg.jacobian_chain(cuda).product(5, 0), rg.jacobian_chain(cpu).product(5, 0), 1e-12)
+            assert_close(rg.jacobian_chain(cuda).all_from(1), rg.jacobian_chain(cpu).all_from(1), 1e-12)
+
+
+@inside
+def test_analyses_that_are_made_of_products():
+    case = make_case("lstm", lengths=UNEVEN)
+    cpu, cuda = on(case, "cpu"), on(case, "cuda")
+    loss = loss_of(case, cpu)
+    np.testing.assert_allclose(
+        rg.gradient_flow(cuda, loss).log_norm, rg.gradient_flow(cpu, loss).log_norm, rtol=0, atol=1e-11
+    )
+    for options in ({"window": 3}, {"k1": 2, "k2": 3}):
+        assert_gradients(rg.truncated_bptt(cuda, loss, **options), rg.truncated_bptt(cpu, loss, **options), 1e-12)
+    assert_gradients(rg.rtrl(cuda, loss), rg.rtrl(cpu, loss), 1e-12, names={"W", "U", "b", "V", "c"})
+    u = np.random.default_rng(0).standard_normal(cpu.states.shape[1:])
+    chains = rg.jacobian_chain(cpu), rg.jacobian_chain(cuda)
+    assert_close(chains[1].vjp(u, 5, 0), chains[0].vjp(u, 5, 0), 1e-12)
+    assert_close(chains[1].jvp(u, 5, 0), chains[0].jvp(u, 5, 0), 1e-12)
+    np.testing.assert_allclose(chains[1].log_norm(5, 1), chains[0].log_norm(5, 1), atol=1e-12)
+
+
+# ---------------------------------------------------------------- where operands lie, pieces, threads
+
+
+def everything(cell, dtype="float64", **options):
+    case = make_case(cell, **{"lengths": UNEVEN, "dtype": dtype, **options})
+    return kernel_results(case, on(case, "cuda"))
+
+
+def assert_same(found, expected):
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@inside
+@pytest.mark.parametrize("cell", ["lstm", "gru_delayed"])
+def test_weights_in_shared_memory_or_not(cell, monkeypatch):
+    from rnngrad.kernels.cuda import block
+
+    expected, levels = everything(cell), set()
+    place = block.placement
+
+    def noted(*args):
+        levels.add(place(*args)[0])
+        return place(*args)
+
+    monkeypatch.setattr(block, "placement", noted)
+    for limit in (0, 700, 1 << 20):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        assert_same(everything(cell), expected)
+    assert levels == {block.GLOBAL, block.SHARED, block.WEIGHTS_SHARED}
+
+
+@inside
+@pytest.mark.parametrize(
+    ("options", "free", "cut"),
+    [({}, 6000.0, "samples"), ({"T": 20, "B": 1, "lengths": [17]}, 2500.0, "steps")],
+    ids=["samples", "steps"],
+)
+def test_a_job_larger_than_the_memory_is_cut(options, free, cut, monkeypatch):
+    from rnngrad.kernels.cuda import pieces
+
+    expected, spans, halves = everything("gru_reset_before", **options), [], []
+    in_spans, in_time = pieces.spans, pieces.in_time
+
+    def noted(count, size):
+        spans.append((count, size))
+        return in_spans(count, size)
+
+    monkeypatch.setattr(pieces, "spans", noted)
+    monkeypatch.setattr(pieces, "in_time", lambda *args: halves.append(args) or in_time(*args))
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: free)
+    monkeypatch.setattr(_cuda, "processors", lambda: 1)
+    assert_same(everything("gru_reset_before", **options), expected)
+    assert any(size < count for count, size in spans) and bool(halves) == (cut == "steps")
+
+
+@inside
+def test_what_does_not_fit_at_all_is_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 500.0)
+    case = make_case("lstm")
+    with pytest.raises(MemoryError, match=r"needs .* MiB of GPU memory at once, and 0.0004768 MiB are free.*'cpu'"):
+        on(case, "cuda")
+
+
+@inside
+def test_results_do_not_depend_on_threads_blocks_or_the_run(monkeypatch):
+    expected = everything("lstm", B=9, lengths=[5, 3, 1, 4, 5, 2, 1, 5, 5])
+    for threads, processors in ((1, 1), (3, 7), (4, 2)):
+        monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+        monkeypatch.setattr(_cuda, "processors", lambda processors=processors: processors)
+        assert_same(everything("lstm", B=9, lengths=[5, 3, 1, 4, 5, 2, 1, 5, 5]), expected)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_over_many_steps_and_samples(dtype, monkeypatch):
+    from rnngrad.kernels.cuda import products
+
+    monkeypatch.setattr(products, "_ROWS", 16)
+    rng = np.random.default_rng(0)
+    da, x = rng.standard_normal((70, 3, 5)).astype(dtype), rng.standard_normal((70, 11)).astype(dtype)
+    whole = np.einsum("rc,rm->cm", da.reshape(70, 15)[:, 2:13], x[:, :9])
+    assert_close(products.outer(da, 2, 11, x, 9), whole, DTYPES[dtype])
+    assert_close(products.column_sums(da), da.sum(axis=0), DTYPES[dtype])
+    again = products.outer(da, 2, 11, x, 9)
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 9000.0)
+    np.testing.assert_array_equal(products.outer(da, 2, 11, x, 9), again)
+
+
+# ---------------------------------------------------------------- exponents
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("factor", [1e-30, 1e-9, 1e9, 1e30])
+def test_rows_beyond_the_range_of_floats(dtype, factor):
+    case = make_case("linear", T=9, dtype=dtype)
+    net = case.net.replace(W=(factor * case.net.W).astype(dtype), b=0 * case.net.b)
+    walks = []
+    for backend in ("cpu", "cuda"):
+        jacobians = rg.jacobian_chain(rg.rollout(net, 0 * case.x, 0 * case.s0, backend=backend)).jacobians
+        rows, none = np.eye(4, dtype=dtype).reshape(4, 1, 4), np.zeros(4, np.int64)
+        walks.append((*jacobians.adjoint(rows, none, none, 9, 9), *jacobians.tangent(rows, none, none, 0, 9)))
+    for found, expected in zip(walks[1], walks[0]):
+        if expected.dtype.kind == "i":
+            np.testing.assert_array_equal(found, expected)
+            if factor in (1e-30, 1e30):
+                assert np.abs(expected).max() > (300 if dtype == "float32" else 500)
+        else:
+            assert_close(found, expected, DTYPES[dtype])
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exponents_of_numbers(dtype):
+    from rnngrad.kernels.cuda import block
+
+    T, info = np.dtype(dtype).type, np.finfo(dtype)
+    values = [T(v) for v in (1, -1, 0.75, 2.0**-40, -(2.0**50), info.max, info.tiny)]
+    values += [T(info.smallest_subnormal), T(info.tiny) / T(4)]
+    for value in values:
+        assert block.exponent_of(block.exponent_key(value), value) == np.frexp(np.float64(value))[1]
+    keys = [block.exponent_key(v) for v in sorted(values, key=abs)]
+    assert keys == sorted(keys) and block.exponent_key(T(0)) == 0 < keys[0]
+    for value in (T(np.inf), T(np.nan)):
+        assert block.exponent_key(value) > keys[-1] and block.exponent_of(block.exponent_key(value), value) == 0
+    for exponent in (-200, -1, 0, 3, 100):
+        small = T(0.75)
+        assert block.times_power(small, exponent) == np.ldexp(small, exponent)
+
+
+# ---------------------------------------------------------------- what there is no kernel for
+
+
+@inside
+@pytest.mark.parametrize(
+    ("ask", "name"),
+    [
+        (lambda traj, loss: rg.hessian_vector_product(traj, loss, dict(rg.bptt(traj, loss).parameters())), "curvature"),
+        (lambda traj, loss: rg.jacobian_chain(traj).log_norms(), "chain norms"),
+        (lambda traj, loss: rg.jacobian_chain(traj).log_singular_values(5, 0), "tangent frames"),
+        (lambda traj, loss: rg.covariant_vectors(traj, k=1), "orthonormalize"),
+        (lambda traj, loss: rg.lyapunov_spectrum(traj.net, steps=30, backend="cuda"), "tangent frames"),
+    ],
+    ids=["curvature", "norms", "singular values", "covariant", "lyapunov"],
+)
+def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu(ask, name):
+    case = make_case("lstm")
+    traj = on(case, "cuda")
+    loss = loss_of(case, traj)
+    with pytest.raises(rg.BackendError, match=rf"no CUDA kernel for {name}; use backend='cpu'"):
+        ask(traj, loss)
+
+
+@inside
+def test_systems_are_refused():
+    system = rg.System(lambda s, x, p: s, n_state=2, params=[1.0])
+    with pytest.raises(rg.BackendError, match="no CUDA kernel for system rollout"):
+        rg.rollout(system, s0=[0.1, 0.1], steps=3, backend="cuda")
