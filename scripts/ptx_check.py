@@ -11,6 +11,7 @@ or stack, within 48 KB of static shared memory. The registers of every kernel ar
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,9 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, jacobian, products, tangent
+from rnngrad.kernels.cuda import chain, frames, jacobian, products, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
+from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.tuples import PUT, TAKE
@@ -54,6 +56,8 @@ ARGUMENTS = {
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
     "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
+    "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
+    "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
 }
@@ -88,6 +92,11 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             how = f"{where}{', driven' if driven else ''}"
             yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
             yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
+    for level, where in enumerate(("global", "shared")):
+        yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
+    if dtype == np.float64:  # frames are carried in no other
+        for level, where in enumerate(("global", "scratch shared", "shared")):
+            yield "frames", f"frames, {where}", frames.make(dtype, level).body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
 
@@ -172,12 +181,8 @@ def assemble(compiled: Compiled, cc: tuple[int, int]) -> str:
     return f"sm_{cc[0]}{cc[1]} {registers.group(1) if registers else '?'} registers, {static} B static shared"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cc", nargs="+", default=["8.0", "9.0"], help="compute capabilities (default 8.0 9.0)")
-    parser.add_argument("--only", default="", help="kernels whose name holds the word")
-    options = parser.parse_args()
-    capabilities = [tuple(int(part) for part in cc.split(".")) for cc in options.cc]
+def job(dtype: str, share: int, shares: int, only: str, capabilities: list[tuple[int, int]]) -> list[str]:
+    """Compile and check every ``shares``-th kernel of a dtype; a line on each."""
     import numba.cuda.dispatcher as dispatcher
 
     # PTX of the lowest capability is assembled for all: it is what they have in common
@@ -185,28 +190,38 @@ def main() -> None:
     # kernels that call device functions ask for the current device; only its capability is needed to compile
     device = type("Device", (), {"compute_capability": lowest})()
     dispatcher.get_current_device = lambda: device
-    start, count, jobs = time.perf_counter(), 0, []
-    with ThreadPoolExecutor() as pool:  # ptxas runs beside the compiler
-        for dtype in (np.dtype("float64"), np.dtype("float32")):
-            for key, name, body in kernels(dtype):
-                if options.only not in name:
-                    continue
-                ptx, _ = cuda.compile(body, signature(ARGUMENTS[key], dtype), device=False, abi="numba", cc=lowest)
-                compiled = Compiled(name, dtype, ptx)
-                check(compiled)
-                count += 1
-                found = [pool.submit(assemble, compiled, cc) for cc in capabilities] if shutil.which("ptxas") else []
-                jobs.append((compiled, found))
-        for compiled, found in jobs:
-            lines = "; ".join(job.result() for job in found)
-            print(f"{compiled.name:40s} {compiled.dtype}: {len(compiled.ptx.splitlines())} lines; {lines}", flush=True)
+    lines = []
+    for i, (key, name, body) in enumerate(kernels(np.dtype(dtype))):
+        if only not in name or i % shares != share:
+            continue
+        ptx, _ = cuda.compile(body, signature(ARGUMENTS[key], np.dtype(dtype)), device=False, abi="numba", cc=lowest)
+        compiled = Compiled(name, np.dtype(dtype), ptx)
+        check(compiled)
+        # the formulae are assembled as parts of the kernels
+        found = [assemble(compiled, cc) for cc in capabilities] if key != "unit" and shutil.which("ptxas") else []
+        lines.append(f"{name:40s} {dtype}: {len(ptx.splitlines())} lines; {'; '.join(found)}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cc", nargs="+", default=["8.0", "9.0"], help="compute capabilities (default 8.0 9.0)")
+    parser.add_argument("--only", default="", help="kernels whose name holds the word")
+    options = parser.parse_args()
+    capabilities = [tuple(int(part) for part in cc.split(".")) for cc in options.cc]
+    start, shares = time.perf_counter(), max(1, (os.cpu_count() or 2) // 2)
+    with ProcessPoolExecutor(2 * shares, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(job, dtype, share, shares, options.only, capabilities)
+            for dtype in ("float64", "float32")
+            for share in range(shares)
+        ]
+        lines = [line for done in jobs for line in done.result()]
+    print("\n".join(sorted(lines)))
     assembled = "" if shutil.which("ptxas") else " (no ptxas on the PATH: not assembled)"
-    seconds = time.perf_counter() - start
-    print(
-        f"{count} kernels compile for sm_{' and sm_'.join(cc.replace('.', '') for cc in options.cc)}{assembled}; ",
-        end="",
-    )
-    print(f"float32 code is pure; {seconds:.0f} s")
+    where = " and ".join(f"sm_{cc.replace('.', '')}" for cc in options.cc)
+    print(f"{len(lines)} kernels compile for {where}{assembled}; float32 code is pure; ", end="")
+    print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from typing import Any
 from ...errors import BackendError
 from .backprop import backprop
 from .chain import adjoint_chain
+from .frames import tangent_frames
 from .jacobian import dense, factors
+from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
@@ -25,10 +27,12 @@ __all__ = [
     "factors",
     "input_adjoint",
     "outer",
+    "orthonormalize",
     "output",
     "output_vjp",
     "rollout",
     "tangent_chain",
+    "tangent_frames",
 ]
 
 

@@ -23,28 +23,26 @@ _LOWEST = 64  # added to exponent fields, so that those of subnormal numbers sta
 
 
 @functools.cache
-def product(dtype):
-    """``product(c, c0, ldc, a, a0, lda, b, b0, ldb, rows, depth, columns)``: C = A B, all three by rows.
-
-    Elements of A past its last row are read, up to a multiple of TILE, and of no effect.
-    """
+def product(dtype, subtract=False):
+    """``product(c, c0, ldc, a, a0, lda, b, b0, ldb, rows, depth, columns)``: C = A B (or C -= A B), all by rows."""
     dtype = numba.from_dtype(dtype)
 
     @_cuda.function
     def multiply(c, c0, ldc, a, a0, lda, b, b0, ldb, rows, depth, columns):
         width = (columns + TILE - 1) // TILE  # a thread's columns are so far apart: neighbours read neighbours
         total = cuda.local.array((TILE, TILE), dtype)
+        line = cuda.local.array(TILE, numba.int64)
         column = cuda.local.array(TILE, numba.int64)
         for tile in range(cuda.threadIdx.x, (rows + TILE - 1) // TILE * width, cuda.blockDim.x):
             row = tile // width * TILE
-            for j in range(TILE):
-                column[j] = b0 + min(tile % width + j * width, columns - 1)
-            for i in range(TILE):
+            for i in range(TILE):  # past the edge the last one again, and not kept
+                line[i] = a0 + min(row + i, rows - 1) * lda
+                column[i] = b0 + min(tile % width + i * width, columns - 1)
                 for j in range(TILE):
                     total[i, j] = 0
             for k in range(depth):
                 for i in range(TILE):
-                    left = a[np.uint64(a0 + (row + i) * lda + k)]  # unsigned: no test for a negative index
+                    left = a[np.uint64(line[i] + k)]  # unsigned: no test for a negative index
                     for j in range(TILE):
                         total[i, j] += left * b[np.uint64(column[j] + k * ldb)]
             for i in range(TILE):
@@ -52,7 +50,10 @@ def product(dtype):
                     for j in range(TILE):
                         at = tile % width + j * width
                         if at < columns:
-                            c[c0 + (row + i) * ldc + at] = total[i, j]
+                            if subtract:
+                                c[c0 + (row + i) * ldc + at] -= total[i, j]
+                            else:
+                                c[c0 + (row + i) * ldc + at] = total[i, j]
 
     return multiply
 
@@ -88,12 +89,17 @@ def exponent_key(x):
 
 
 @unit
+def is_infinite(key, like):
+    """Whether the key is that of an infinity or a NaN."""
+    return np.int64(key) - _LOWEST == _bits(like)[1]
+
+
+@unit
 def exponent_of(key, like):
     """e with magnitudes in [2^(e - 1), 2^e) for the key of the largest of them; 0 where nothing can be taken out."""
-    field, infinite, bias = np.int64(key) - _LOWEST, _bits(like)[1], _bits(like)[2]
-    if key == 0 or field == infinite:
+    if key == 0 or is_infinite(key, like):
         return np.int64(0)
-    return field - bias
+    return np.int64(key) - _LOWEST - _bits(like)[2]
 
 
 @unit
@@ -116,13 +122,15 @@ def times_power(x, exponent):
 
 @unit
 def widest(like):
-    """Rows within 2^(+-w) are left alone: w is half of the exponent range."""
+    """w for which rows within 2^(+-w) may be left alone: half of the exponent range."""
     return 60 if is_single(like) else 500
 
 
 @_cuda.function
-def rescale(values, first, count, keys, exponents, turn):
+def rescale(values, first, count, keys, exponents, turn, w):
     """Take 2^k out of each of the rows values[first + r, S, n] that left 2^(+-w), and add k to exponents[r].
+
+    Whether all numbers of the rows of this thread are finite; rows that hold others stay as they are.
 
     ``keys`` has MOST_ROWS zeros for each of two turns, taken alternately: those of one are cleared while no thread can
     still be reading them. The largest key is found by atomic maxima of integers, which do not depend on their order.
@@ -139,15 +147,19 @@ def rescale(values, first, count, keys, exponents, turn):
     for r in range(cuda.threadIdx.x, count, cuda.blockDim.x):
         keys[other + r] = 0
     cuda.syncthreads()
+    finite = True
     for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
         r, i = item // n, item % n
         like = values[first + r, 0, i]
         exponent = exponent_of(keys[here + r], like)
-        if abs(exponent) > widest(like):
+        if is_infinite(keys[here + r], like):
+            finite = False
+        if abs(exponent) > w:
             for s in range(S):
                 values[first + r, s, i] = times_power(values[first + r, s, i], -exponent)
             if i == 0:
                 exponents[r] += exponent
+    return finite
 
 
 # ---------------------------------------------------------------- where operands lie

@@ -101,6 +101,7 @@ def adjoint_step(dtype, driven):
 def make(dtype, level, driven):
     """Kernel of ``adjoint_chain``; W, W2 flat, t_last the index of the factors of the first step taken."""
     step = adjoint_step(dtype, driven)
+    widest = block.widest(dtype.type(1))
     dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
@@ -144,7 +145,7 @@ def make(dtype, level, driven):
                 emits_state, dz[at], dz2[at],
             )  # fmt: skip
             if not driven:
-                block.rescale(new, first, count, keys, taken, d % 2)
+                block.rescale(new, first, count, keys, taken, d % 2, widest)
             for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
                 if item % n == 0:  # the thread that counts for this row
                     exponents[slot, first + item // n] = taken[item // n]

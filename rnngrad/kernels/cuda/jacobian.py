@@ -147,8 +147,7 @@ def dense(J, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2):
     G, P2, N = len(W), len(W2), S * n
     partials = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
     operands = [pieces.written(J, 0)] + [pieces.read(array, 0) for array in partials]
-    # products of the second stage are read in groups of TILE rows, so there is room past the last
-    operands += [pieces.whole(W.ravel()), pieces.whole(pieces.room_past(W2.ravel(), block.TILE * n))]
+    operands += [pieces.whole(W.ravel()), pieces.whole(W2.ravel())]
     numbers = (blocks * n * N, blocks * P2 * n * N)
 
     def piece(start, stop, *arrays):

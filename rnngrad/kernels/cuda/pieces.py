@@ -131,8 +131,3 @@ def transposed(weights: np.ndarray) -> np.ndarray:
     """W[g, i, j] as (n, G n): row j holds what unit j sends to every gate of every unit."""
     gates, n, _ = weights.shape
     return np.ascontiguousarray(weights.transpose(2, 0, 1)).reshape(n, gates * n)
-
-
-def room_past(flat: np.ndarray, numbers: int) -> np.ndarray:
-    """The same numbers followed by so many zeros."""
-    return np.concatenate([flat, np.zeros(numbers, flat.dtype)])

@@ -103,6 +103,7 @@ def tangent_step(dtype, driven):
 def make(dtype, level, driven):
     """Kernel of ``tangent_chain``; W, W2 transposed and flat, t_first the index of the factors of the first step."""
     step = tangent_step(dtype, driven)
+    widest = block.widest(dtype.type(1))
     dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
@@ -145,7 +146,7 @@ def make(dtype, level, driven):
                 dz[at], dz2[at],
             )  # fmt: skip
             if not driven:
-                block.rescale(new, first, count, keys, taken, d % 2)
+                block.rescale(new, first, count, keys, taken, d % 2, widest)
             for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
                 if item % n == 0:  # the thread that counts for this row
                     exponents[d, first + item // n] = taken[item // n]
