@@ -4,6 +4,7 @@ The simulator is chosen when Numba is imported, so ``test_in_the_simulator`` run
 own, and the other tests are skipped where the simulator is not on.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -473,3 +474,22 @@ def test_lyapunov_exponents():
     x = np.random.default_rng(0).standard_normal((40, 1, 1))
     cpu, cuda = (rg.lyapunov_spectrum(net, x, transient=8, backend=backend) for backend in ("cpu", "cuda"))
     np.testing.assert_allclose(cuda.exponents, cpu.exponents, rtol=0, atol=1e-10)
+
+
+@inside
+@pytest.mark.slow
+def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import gpu_check
+
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "check")])
+    assert gpu_check.main() == 0
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert len(report["parity"]) == 9 and report["timings"] and all(row["passed"] for row in report["parity"])
+    assert "All checks passed" in (tmp_path / "check.md").read_text()
+    right = gpu_check.results
+    monkeypatch.setattr(
+        gpu_check, "results", lambda *args: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args).items()}
+    )
+    assert gpu_check.main() == 1
+    assert "FAIL" in capsys.readouterr().out
