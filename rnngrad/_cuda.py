@@ -205,7 +205,21 @@ def errors() -> Iterator[None]:
 
 def is_device_array(value: Any) -> bool:
     """Whether the value lives in the memory of a GPU."""
+    if simulated():
+        return type(value).__name__ == "FakeCUDAArray"
     return hasattr(value, "__cuda_array_interface__")
+
+
+def as_device_array(value: Any) -> Any:
+    """The same memory as Numba's device array, after the stream that it says it was written on."""
+    with errors():
+        return value if simulated() else load().as_cuda_array(value)
+
+
+def synchronize() -> None:
+    """Wait for the device."""
+    with errors():
+        load().synchronize()
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:

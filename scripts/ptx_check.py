@@ -3,9 +3,9 @@
     pip install -e '.[cuda]' && python scripts/ptx_check.py [--cc 8.0 9.0] [--verbose]
 
 Every kernel for every cell and dtype, with its operands in global and in shared memory, and every cell's formulae with
-every activation. Checked: it compiles, the float32 code holds no float64 instruction, nothing is approximate or flushes
-subnormals, floats are not added atomically; and, where ``ptxas`` is on the PATH, it assembles without register spills
-or stack, within 48 KB of static shared memory. The registers of every kernel are printed.
+every activation in float32. Checked: it compiles, the float32 code holds no float64 instruction, nothing is approximate
+or flushes subnormals, floats are not added atomically; and, where ``ptxas`` is on the PATH, it assembles without
+register spills or stack, within 48 KB of static shared memory. The registers of every kernel are printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, frames, jacobian, products, tangent
+from rnngrad.kernels.cuda import chain, frames, jacobian, products, resident, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
@@ -43,7 +43,8 @@ from rnngrad.kernels.tuples import PUT, TAKE
 
 _STATIC_SHARED = 48 * 1024
 
-#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes, i2 of int64, u1 of uint8; i, b scalars
+#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), i2 of int64, u1 of uint8;
+#: i, b are scalars
 _FACTORS = "f5 f5 f5 f4 f4 f4"
 _MASKS = "u2 u2 u2 u1 u1 u1"
 ARGUMENTS = {
@@ -60,6 +61,8 @@ ARGUMENTS = {
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
+    "copy": "f3 a3 i1",
+    "first not finite": "i1 f3",
 }
 
 
@@ -84,7 +87,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         if not cell.outputs_state:
             yield "output", f"output {cell.name}", make_output(cell, phi).body
             yield "output_vjp", f"output_vjp {cell.name}", make_output_vjp(cell, phi).body
-        for activation in cell.activations:
+        for activation in cell.activations if dtype == np.float32 else ():  # which is where literals can go wrong
             yield "unit", f"unit {cell.name}, {activation}", make_unit(cell, ACTIVATIONS[activation])
     yield "dense", "dense", jacobian.make_dense(dtype).body
     for level, where in enumerate(("global", "scratch shared", "shared")):
@@ -99,15 +102,20 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "frames", f"frames, {where}", frames.make(dtype, level).body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
+    yield "copy", "copy", resident.make_copy(dtype).body
+    yield "first not finite", "first not finite", resident.make_first().body
 
 
 def signature(arguments: str, dtype: np.dtype) -> Any:
     """Numba's signature of a kernel."""
-    element = {"f": types.float64 if dtype == np.float64 else types.float32, "i": types.int64, "u": types.uint8}
+    number = types.float64 if dtype == np.float64 else types.float32
+    element = {"f": number, "a": number, "i": types.int64, "u": types.uint8}
     scalars = {"i": types.int64, "b": types.boolean}
     return types.void(
         *(
-            scalars[word] if len(word) == 1 else types.Array(element[word[0]], int(word[1:]), "C")
+            scalars[word]
+            if len(word) == 1
+            else types.Array(element[word[0]], int(word[1:]), "A" if word[0] == "a" else "C")
             for word in arguments.split()
         )
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import rnngrad as rg
+import rnngrad.dynamics.device
 from rnngrad import _cuda
 
 NET = rg.Network.init("lstm", 3, 4, 2, seed=0)
@@ -71,3 +72,27 @@ def test_a_failing_driver_is_our_error_and_no_memory_is_memory_error(monkeypatch
         raise CudaAPIError("[719] CUDA_ERROR_LAUNCH_FAILED")
     with pytest.raises(ZeroDivisionError), _cuda.errors():
         raise ZeroDivisionError
+
+
+def test_an_array_of_another_device_is_refused(monkeypatch):
+    class Elsewhere:
+        __cuda_array_interface__ = {"shape": (5, 2, 3)}
+
+        def __dlpack_device__(self):
+            return 2, 1
+
+    numba_cuda = types.SimpleNamespace(get_current_device=lambda: types.SimpleNamespace(id=0))
+    monkeypatch.setattr(_cuda, "load", lambda: numba_cuda)
+    monkeypatch.setattr(_cuda, "missing", lambda: None)
+    monkeypatch.setattr(rnngrad.dynamics.device, "find_backend", lambda name: None)
+    with pytest.raises(ValueError, match="x lives on GPU 1, and GPU 0 is the current one"):
+        rg.rollout(NET, Elsewhere())
+
+
+def test_an_array_on_a_gpu_without_cuda_says_what_is_missing(absent):
+    class Device:
+        __cuda_array_interface__ = {"shape": (5, 2, 3)}
+
+    absent(package=False)
+    with pytest.raises(rg.BackendError, match="numba-cuda is not installed"):
+        rg.rollout(NET, Device())

@@ -493,3 +493,76 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     )
     assert gpu_check.main() == 1
     assert "FAIL" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- arrays that stay on the device
+
+
+def to_device(array):
+    return _cuda.load().to_device(array)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before", "continuous", "mrnn"])
+def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
+    case = make_case(cell, lengths=UNEVEN, dtype=dtype)
+    expected = on(case, "cuda")
+    x, s0 = to_device(case.x), to_device(case.s0)
+    copied = []
+    download = _cuda.download
+    monkeypatch.setattr(_cuda, "download", lambda array, into: copied.append(into.nbytes) or download(array, into))
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 1500.0)  # of what is there already, nothing is cut
+    traj = rg.rollout(case.net, x, s0, case.lengths)
+    J = rg.jacobians(traj)
+    assert isinstance(traj, rg.DeviceTrajectory) and max(copied) <= 8 * traj.B  # first steps that are not finite
+    monkeypatch.undo()
+    assert _cuda.is_device_array(J) and (traj.T, traj.B) == (expected.T, expected.B)
+    for name in ("states", "h", "y", "a"):
+        assert _cuda.is_device_array(getattr(traj, name))
+        np.testing.assert_array_equal(getattr(traj, name).copy_to_host(), getattr(expected, name))
+    np.testing.assert_array_equal(J.copy_to_host(), rg.jacobians(expected))
+    np.testing.assert_array_equal(rg.jacobian_chain(traj).product(4, 1), rg.jacobian_chain(expected).product(4, 1))
+    back = traj.to_host()
+    for name in ("x", "states", "h", "y", "a", "a2", "emitted", "inner", "lengths", "diverged"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
+    loss = loss_of(case, back)
+    assert_gradients(rg.bptt(back, loss), rg.bptt(expected, loss), 1e-15)
+    with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
+        rg.bptt(traj, loss)
+
+
+@inside
+def test_device_arrays_that_are_not_contiguous_are_copied_there():
+    case = make_case("gru", T=6)
+    every = np.repeat(case.x, 2, axis=0)
+    traj = rg.rollout(case.net, to_device(every)[::2], case.s0, backend="cuda")
+    np.testing.assert_array_equal(traj.states.copy_to_host(), on(case, "cuda").states)
+
+
+@inside
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_device_arrays_that_do_not_fit():
+    case = make_case("lstm")
+    net, x = case.net, case.x
+    hole = x.copy()
+    hole[3, 1, 2] = np.nan
+    for value, message in (
+        (hole, r"x is not finite at index \(3, 1, …\)"),
+        (x[:, 0], r"x has shape \(5, 3\); it must have shape \(T, B, 3\)"),
+        (x.astype(np.float32), "x has dtype float32; it must be float64 as net is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rg.rollout(net, to_device(np.ascontiguousarray(value)))
+    with pytest.raises(ValueError, match="x lives on a GPU, and backend is 'cpu'"):
+        rg.rollout(net, to_device(x), backend="cpu")
+    with pytest.raises(ValueError, match="batch_first, dropout and steps are for NumPy arrays"):
+        rg.rollout(net, to_device(x), batch_first=True)
+    with pytest.raises(ValueError, match="net is a Stack; on a GPU it must be a Network"):
+        rg.rollout(rg.Stack.init(["lstm"], n_inputs=3, n_hidden=[4], seed=0), to_device(x))
+    with pytest.warns(rg.DivergenceWarning, match=r"at step 2 \(sample 0; 3 of 3"):
+        linear = make_case("linear").net
+        traj = rg.rollout(linear.replace(W=1e200 * linear.W), to_device(x), to_device(1e10 + 0 * case.s0[:, :1]))
+    np.testing.assert_array_equal(traj.diverged, 2)
+    with pytest.raises(ValueError, match="not finite from step 2"):
+        rg.jacobians(traj)

@@ -15,6 +15,7 @@ from .jacobian import dense, factors
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
+from .resident import contiguous, first_not_finite
 from .rollout import rollout
 from .tangent import tangent_chain
 
@@ -23,8 +24,10 @@ __all__ = [
     "affine",
     "backprop",
     "column_sums",
+    "contiguous",
     "dense",
     "factors",
+    "first_not_finite",
     "input_adjoint",
     "outer",
     "orthonormalize",

@@ -1,8 +1,8 @@
 """Arrays on their way to the GPU and back: a job in pieces that fit the free memory.
 
-A launcher states what it needs for one sample (or row, or step) and what every piece needs beside it. Where both are
-NumPy arrays, pieces are uploaded, computed and downloaded one after the other. Nothing that a kernel computes depends
-on how a job is cut.
+A launcher states what it needs for one sample (or row, or step) and what every piece needs beside it. NumPy arrays are
+uploaded, computed with and downloaded piece by piece. Arrays that lie on the device are used where they are, and a job
+that has them is not cut. Nothing that a kernel computes depends on how a job is cut.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ class Operand:
     written: bool = False
 
     @property
+    def resident(self) -> bool:
+        """Whether it lies on the device already."""
+        return _cuda.is_device_array(self.array)
+
+    @property
     def bytes_each(self) -> int:
-        """Bytes for one place along the axis, or of the whole array."""
+        """Bytes to find for one place along the axis, or for the whole array."""
+        if self.resident:
+            return 0
         size = self.array.shape[self.axis] if self.axis is not None else 1
         return self.array.nbytes // max(size, 1)
 
@@ -40,6 +47,8 @@ class Operand:
 
     def on_device(self, start: int, stop: int) -> Any:
         """The piece as a device array."""
+        if self.resident:
+            return self.array
         part = self.part(start, stop)
         return _cuda.upload(part) if self.read else _cuda.empty(part.shape, part.dtype)
 
@@ -72,6 +81,8 @@ def fitting(count: int, operands: list[Operand], scratch: tuple[int, int] = (0, 
     each = scratch[1] + sum(o.bytes_each for o in operands if o.axis is not None)
     fixed = scratch[0] + sum(o.bytes_each for o in operands if o.axis is None)
     free = _cuda.free_bytes() - fixed
+    if any(o.resident and o.axis is not None for o in operands):
+        return count
     if free < each:
         return 0
     return count if each * count <= free else int(free // max(each, 1))
@@ -100,12 +111,12 @@ def run(
         size = size // multiple * multiple
     if not size:
         raise refuse(what, operands, scratch)
-    kept = [_cuda.upload(o.array) if o.axis is None else None for o in operands]
+    kept = [o.on_device(0, 0) if o.axis is None else None for o in operands]
     for start, stop in spans(count, size):
         arrays = [whole if whole is not None else o.on_device(start, stop) for o, whole in zip(operands, kept)]
         launch(start, stop, *arrays)
         for operand, array in zip(operands, arrays):
-            if operand.written:
+            if operand.written and not operand.resident:
                 _cuda.download(array, operand.part(start, stop))
 
 
