@@ -41,7 +41,13 @@ def load() -> Any:
         import _numba_cuda_redirector  # noqa: F401  # gives numba.cuda to the package, also without its .pth file
     from numba import cuda
 
-    return _Simulator(cuda) if simulated() else cuda
+    if simulated():
+        return _Simulator(cuda)
+    with contextlib.suppress(ImportError, AttributeError):
+        from numba.cuda.core import config
+
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small jobs are no fault of the user's
+    return cuda
 
 
 class _Simulator:
@@ -140,6 +146,7 @@ def free_bytes() -> float:
     """Bytes of device memory to plan with."""
     if simulated():
         return math.inf
+    release()
     return _SHARE * load().current_context().get_memory_info()[0]
 
 
@@ -166,7 +173,7 @@ class Kernel:
         if not blocks:
             return
         with errors():
-            if shared > max(_STATIC_SHARED, self._allowed):
+            if shared > max(_STATIC_SHARED - _RESERVED_SHARED, self._allowed):
                 self._allow(shared, args)
             self._compiled[blocks, threads, 0, shared](*args)
 
@@ -228,6 +235,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
         shape = tuple(max(size, 1) if simulated() else 1 for size in shape)
     with errors():
         return load().device_array(shape, dtype)
+
+
+def release() -> None:
+    """Give the memory of arrays that nobody holds back to the device now."""
+    if not simulated():
+        load().current_context().deallocations.clear()
 
 
 def upload(array: Any) -> Any:

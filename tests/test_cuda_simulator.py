@@ -4,6 +4,7 @@ The simulator is chosen when Numba is imported, so ``test_in_the_simulator`` run
 own, and the other tests are skipped where the simulator is not on.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -361,6 +362,21 @@ def test_systems_are_refused():
         rg.rollout(system, s0=[0.1, 0.1], steps=3, backend="cuda")
 
 
+@inside
+def test_doctor_tests_cuda_too(monkeypatch):
+    from rnngrad import doctor
+
+    assert [(backend, passed) for backend, passed, _ in doctor.self_tests()] == [("cpu", True), ("cuda", True)]
+    assert ("CUDA device", "simulator") in list(doctor.facts())
+    plain = doctor.rollout
+    monkeypatch.setattr(
+        doctor,
+        "rollout",
+        lambda net, x, backend: plain(net, x * (1 + 1e-9 * (backend == "cuda")), backend=backend),
+    )
+    assert [passed for _, passed, _ in doctor.self_tests()] == [True, False]
+
+
 # ---------------------------------------------------------------- frames
 
 
@@ -451,6 +467,19 @@ def test_frames_with_padding_shared_weights_or_not_and_in_pieces(monkeypatch):
         assert_frames(case, steps=4, blocks=2, k=6)
     monkeypatch.setattr(_cuda, "free_bytes", lambda: 16_000.0)
     assert_frames(case, steps=4, blocks=2, k=6)
+
+
+@inside
+def test_frames_of_more_vectors_than_a_block_takes_at_once(monkeypatch):
+    from rnngrad.kernels.cuda import block
+
+    for name in ("frames", "orthonormalize", "block"):
+        module = sys.modules[f"rnngrad.kernels.cuda.{name}"]
+        monkeypatch.setattr(module, "MOST_ROWS", block.TILE)
+        monkeypatch.setattr(module, "KEYS", 2 * block.TILE)
+    case = make_case("linear", n=7, T=6, B=1)
+    net = case.net.replace(W=np.diag([1e-9, 1e9, 1e160, 1e-160, 1e7, 1e-200, 1e90])[None], b=0 * case.net.b)
+    assert_frames(dataclasses.replace(case, net=net, x=0 * case.x, s0=0 * case.s0), steps=2, blocks=2, k=7)
 
 
 @inside

@@ -144,7 +144,7 @@ def rescale(values, first, count, keys, exponents, turn, w):
             key = max(key, exponent_key(values[first + r, s, i]))
         if key > keys[here + r]:
             cuda.atomic.max(keys, here + r, key)
-    for r in range(cuda.threadIdx.x, count, cuda.blockDim.x):
+    for r in range(cuda.threadIdx.x, MOST_ROWS, cuda.blockDim.x):  # the next rows may be more than these
         keys[other + r] = 0
     cuda.syncthreads()
     finite = True

@@ -118,6 +118,9 @@ def run(
         for operand, array in zip(operands, arrays):
             if operand.written and not operand.resident:
                 _cuda.download(array, operand.part(start, stop))
+        if stop < count:  # two pieces at once may not fit
+            del arrays, array
+            _cuda.release()
 
 
 def spans(count: int, size: int) -> Iterator[tuple[int, int]]:
