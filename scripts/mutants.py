@@ -330,6 +330,10 @@ MUTANTS = [
     ("cuda_simulator: device: a NaN passes", "kernels/cuda/resident.py", "if not math.isfinite(x[i, j, k]):", "if math.isinf(x[i, j, k]):"),
     ("cuda_simulator: what has no kernel runs on the CPU", "kernels/cuda/__init__.py", "    raise BackendError(\n", "    from .. import cpu\n    return getattr(cpu, name)\n    raise BackendError(\n"),
     ("cuda_simulator: QR of a chain on the CPU", "dynamics/graded.py", "self.jacobians.backend\n", "\"cpu\"\n"),
+    ("cuda_simulator: norms: exponents of rows left out", "kernels/cuda/norms.py", "top_of[r] = taken[r] + block.exponent_of(key, 1.0)", "top_of[r] = block.exponent_of(key, 1.0)"),
+    ("cuda_simulator: norms: J of the step after", "kernels/cuda/norms.py", "sample, t - 1, factors", "sample, t - (t > 1), factors"),
+    ("cuda_simulator: norms: columns of the block forgotten", "kernels/cuda/norms.py", "r, c = item // columns, first + item % columns", "r, c = item // columns, item % columns"),
+    ("cuda_simulator: norms: last two Lanczos vectors not orthogonal", "kernels/cuda/norms.py", "Q[w + i] -= b[j - 1] * Q[q - R + i]", "Q[w + i] -= 0.0 * Q[q - R + i]"),
     ("backends: CUDA without a look at what is missing", "kernels/__init__.py", "        _cuda.require()\n", ""),
 ]  # fmt: skip
 

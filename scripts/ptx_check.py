@@ -34,7 +34,7 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, frames, jacobian, products, resident, tangent
+from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
@@ -59,6 +59,7 @@ ARGUMENTS = {
     "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
+    "chain_norms": f"f3 i3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
@@ -97,9 +98,10 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
-    if dtype == np.float64:  # frames are carried in no other
+    if dtype == np.float64:  # frames and norms are in no other
         for level, where in enumerate(("global", "scratch shared", "shared")):
             yield "frames", f"frames, {where}", frames.make(dtype, level).body
+            yield "chain_norms", f"chain_norms, {where}", norms.make(level).body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
     yield "copy", "copy", resident.make_copy(dtype).body

@@ -186,6 +186,19 @@ def test_layers_in_both_directions():
 
 
 @inside
+@pytest.mark.parametrize("cell", ["lstm", "gru_delayed"])
+def test_what_reaches_the_last_state_from_beyond_passes_through_padding(cell):
+    from rnngrad.gradients.bptt import backpropagate
+
+    case = make_case(cell, lengths=UNEVEN)
+    last = case.rng.standard_normal(case.s0.shape)
+    gh = case.rng.standard_normal((5, 3, 4)) * (np.arange(5)[:, None, None] < case.ends[:, None])
+    cpu, cuda = (backpropagate(on(case, backend), gh, last) for backend in ("cpu", "cuda"))
+    assert_gradients(cuda, cpu, 1e-12)
+    np.testing.assert_array_equal(cuda.s[4, 1], last[1])
+
+
+@inside
 def test_analyses_that_are_made_of_products():
     case = make_case("lstm", lengths=UNEVEN)
     cpu, cuda = on(case, "cpu"), on(case, "cuda")
@@ -342,10 +355,9 @@ def test_exponents_of_numbers(dtype):
     ("ask", "name"),
     [
         (lambda traj, loss: rg.hessian_vector_product(traj, loss, dict(rg.bptt(traj, loss).parameters())), "curvature"),
-        (lambda traj, loss: rg.jacobian_chain(traj).log_norms(), "chain norms"),
         (lambda traj, loss: rg.jacobian_chain(traj).log_singular_values(5, 0), "graded singular values"),
     ],
-    ids=["curvature", "norms", "singular values"],
+    ids=["curvature", "singular values"],
 )
 def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu(ask, name):
     case = make_case("lstm")
@@ -360,6 +372,41 @@ def test_systems_are_refused():
     system = rg.System(lambda s, x, p: s, n_state=2, params=[1.0])
     with pytest.raises(rg.BackendError, match="no CUDA kernel for system rollout"):
         rg.rollout(system, s0=[0.1, 0.1], steps=3, backend="cuda")
+
+
+def assert_norms(case, **options):
+    cpu, cuda = (rg.jacobian_chain(on(case, backend)) for backend in ("cpu", "cuda"))
+    found, expected = cuda.log_norms(**options), cpu.log_norms(**options)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 if case.net.dtype == np.float64 else 1e-5)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", ["lstm", "gru_delayed", "vanilla_s"])
+def test_norms_of_all_products(cell, dtype):
+    case = make_case(cell, n=3, T=5, lengths=UNEVEN, dtype=dtype)
+    assert_norms(case, ord="fro")
+    assert_norms(case)
+    states = rg.CELLS[cell].states
+    assert_norms(case, block=(states[-1], states[0]))
+
+
+@inside
+def test_norms_beyond_the_range_of_floats_of_zero_products_and_without_shared_memory(monkeypatch):
+    case = make_case("linear", n=3, T=5)
+    b = 0 * case.net.b
+    at_rest = {"b": b, "W": np.diag([1e200, 1e-200, 0.0])[None]}
+    case = dataclasses.replace(case, net=case.net.replace(**at_rest), x=0 * case.x, s0=0 * case.s0)
+    assert_norms(case)
+    norms = rg.jacobian_chain(on(case, "cuda")).log_norms()
+    np.testing.assert_allclose(norms[:, 5, 0], 1000 * np.log(10))
+    case = dataclasses.replace(case, net=case.net.replace(W=np.triu(np.ones((3, 3)), 1)[None]))
+    assert_norms(case)
+    assert np.isneginf(rg.jacobian_chain(on(case, "cuda")).log_norms()[:, 5, 0]).all()
+    for limit in (0, 700, 1 << 20):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        assert_norms(make_case("gru", n=3, T=4))
 
 
 @inside

@@ -12,6 +12,7 @@ from .backprop import backprop
 from .chain import adjoint_chain
 from .frames import tangent_frames
 from .jacobian import dense, factors
+from .norms import chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
@@ -23,6 +24,7 @@ __all__ = [
     "adjoint_chain",
     "affine",
     "backprop",
+    "chain_norms",
     "column_sums",
     "contiguous",
     "dense",
