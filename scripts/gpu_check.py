@@ -84,6 +84,8 @@ def results(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> dict[str, 
     carried = Carried.start(random_frames(traj.B, k, net.state_shape, np.float64, np.random.default_rng(3)))
     logs = carry(jacobians.in_float64(), carried, 0, 1, traj.T)
     found["frames, logarithms"] = np.where(np.isfinite(logs), logs, 0)
+    norms = rg.jacobian_chain(traj).log_norms()
+    found["norms of products, logarithms"] = np.where(np.isfinite(norms), norms, 0)
     return found
 
 

@@ -1,7 +1,10 @@
 """What is said when CUDA cannot run: the package, driver or device that is missing, and the extra to install."""
 
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from rnngrad import _cuda
 
 NET = rg.Network.init("lstm", 3, 4, 2, seed=0)
 X = np.zeros((5, 2, 3))
+ROOT = str(Path(rg.__file__).parents[1])  # the package may not be installed
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(name="absent")
@@ -96,3 +101,11 @@ def test_an_array_on_a_gpu_without_cuda_says_what_is_missing(absent):
     absent(package=False)
     with pytest.raises(rg.BackendError, match="numba-cuda is not installed"):
         rg.rollout(NET, Device())
+
+
+def test_cuda_is_imported_in_one_place_and_only_when_asked_for():
+    root = Path(rg.__file__).parent
+    found = [path.name for path in root.rglob("*.py") if "from numba import cuda" in path.read_text()]
+    assert found == ["_cuda.py"]
+    code = "import sys, rnngrad as rg; rg.rollout, rg.bptt; sys.exit('numba.cuda' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False).returncode == 0
