@@ -99,9 +99,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
     if dtype == np.float64:  # frames and norms are in no other
-        for level, where in enumerate(("global", "scratch shared", "shared")):
-            yield "frames", f"frames, {where}", frames.make(dtype, level).body
-            yield "chain_norms", f"chain_norms, {where}", norms.make(level).body
+        yield "frames", "frames, shared", frames.make(dtype, 2).body
+        yield "chain_norms", "chain_norms, shared", norms.make(2).body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
     yield "copy", "copy", resident.make_copy(dtype).body

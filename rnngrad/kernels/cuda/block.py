@@ -130,7 +130,8 @@ def widest(like):
 def rescale(values, first, count, keys, exponents, turn, w):
     """Take 2^k out of each of the rows values[first + r, S, n] that left 2^(+-w), and add k to exponents[r].
 
-    Whether all numbers of the rows of this thread are finite; rows that hold others stay as they are.
+    Whether all numbers of the rows of this thread are finite; rows that hold others stay as they are. Between two calls
+    there must be a barrier.
 
     ``keys`` has MOST_ROWS zeros for each of two turns, taken alternately: those of one are cleared while no thread can
     still be reading them. The largest key is found by atomic maxima of integers, which do not depend on their order.

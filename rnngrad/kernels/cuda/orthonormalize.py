@@ -146,7 +146,7 @@ def make_qr(dtype):
             if not block.rescale(Y, first + g, min(MOST_ROWS, k - g), keys, exponents[g:], turn, 0):
                 flags[0] = 1
             turn = 1 - turn
-        cuda.syncthreads()
+            cuda.syncthreads()  # the next call clears the keys that this one reads
         if flags[0] == 1:
             cuda.syncthreads()
             return NOT_FINITE
