@@ -154,7 +154,7 @@ def in_pieces(clock: Clock) -> list[dict[str, Any]]:
         return []
     args = draw(*SHAPES[0] if not _cuda.simulated() else SMALL[0], "float64")
     whole = results(*args, "cuda")
-    with held(free_bytes=12_000.0 if _cuda.simulated() else 6e6):
+    with held(free_bytes=24_000.0 if _cuda.simulated() else 6e6):
         found = results(*args, "cuda")
     passed = all(np.array_equal(v, whole[k]) for k, v in found.items())
     print(f"{'ok  ' if passed else 'FAIL'} in pieces", flush=True)

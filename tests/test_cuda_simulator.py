@@ -382,8 +382,15 @@ def assert_norms(case, **options):
 
 
 @inside
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", ["lstm", "gru_delayed", "vanilla_s"])
+@pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [
+        ("lstm", "float64"),
+        ("gru_delayed", "float32"),
+        pytest.param("gru_delayed", "float64", marks=pytest.mark.slow),
+        pytest.param("vanilla_s", "float64", marks=pytest.mark.slow),
+    ],
+)
 def test_norms_of_all_products(cell, dtype):
     case = make_case(cell, n=3, T=5, lengths=UNEVEN, dtype=dtype)
     assert_norms(case, ord="fro")
@@ -404,9 +411,9 @@ def test_norms_beyond_the_range_of_floats_of_zero_products_and_without_shared_me
     case = dataclasses.replace(case, net=case.net.replace(W=np.triu(np.ones((3, 3)), 1)[None]))
     assert_norms(case)
     assert np.isneginf(rg.jacobian_chain(on(case, "cuda")).log_norms()[:, 5, 0]).all()
-    for limit in (0, 700, 1 << 20):
+    for limit in (0, 700):
         monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
-        assert_norms(make_case("gru", n=3, T=4))
+        assert_norms(make_case("gru", n=3, T=3, B=1))
 
 
 @inside
@@ -509,6 +516,7 @@ def test_frames_are_carried_as_on_the_cpu(cell):
 @inside
 def test_frames_with_padding_shared_weights_or_not_and_in_pieces(monkeypatch):
     case = make_case("lstm", n=3, T=10, B=3, lengths=[10, 7, 4])
+    assert_frames(case, steps=6, blocks=1, k=1)  # the last steps of a block are fewer than were wanted
     for limit in (0, 5000, 1 << 20):
         monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
         assert_frames(case, steps=4, blocks=2, k=6)

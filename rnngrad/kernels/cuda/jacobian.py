@@ -143,15 +143,15 @@ def dense(J, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2):
     """J[T, B, S*n, S*n] from the factored form; independent of the cell."""
     T, B, S, _, n = update_s.shape
     kernel = make_dense(J.dtype)
-    blocks = min(T * B, 4 * _cuda.processors())
     G, P2, N = len(W), len(W2), S * n
+    bytes_each = (1 + P2) * n * N * J.itemsize if P2 else 0
+    blocks = pieces.blocks_with_room(min(T * B, 4 * _cuda.processors()), bytes_each)
     partials = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
     operands = [pieces.written(J, 0)] + [pieces.read(array, 0) for array in partials]
     operands += [pieces.whole(W.ravel()), pieces.whole(W2.ravel())]
-    numbers = (blocks * n * N, blocks * P2 * n * N)
 
     def piece(start, stop, *arrays):
-        K, W2K = (_cuda.empty((size if P2 else 1,), J.dtype) for size in numbers)
+        K, W2K = (_cuda.empty((size if P2 else 1,), J.dtype) for size in (blocks * n * N, blocks * P2 * n * N))
         kernel(min(blocks, (stop - start) * B), _cuda.threads(N * N), 0, *arrays, K, W2K, G, P2)
 
-    pieces.run(piece, T, operands, "one step of the dense Jacobians", (sum(numbers) * J.itemsize, 0))
+    pieces.run(piece, T, operands, "one step of the dense Jacobians", (blocks * bytes_each, 0))

@@ -216,14 +216,14 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
     level, _ = block.placement(8, W.size + W2.size, -(-numbers // block.TILE), _cuda.shared_limit())
     kernel = make(level)
     powers = np.zeros(out.shape, np.int64)
-    blocks = min(len(times) * out.shape[1], 2 * _cuda.processors())
     i = np.arange(R)
     operands = [pieces.written(out, 1), pieces.written(powers, 1)]
     operands += [pieces.whole(array) for array in (times, eye, 0.05 * np.sin(1.7 * i * i + 0.3))]
     operands += [pieces.read(partial, 1) for partial in factors]
     operands += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
     scratch_numbers = 2 * R * S * n + R * width + (most + 1) * R + 2 * most + width + 5 * R
-    spare = 8 * blocks * (scratch_numbers + (numbers if level == block.GLOBAL else 0))
+    bytes_each = 8 * (scratch_numbers + (numbers if level == block.GLOBAL else 0))
+    blocks = pieces.blocks_with_room(min(len(times) * out.shape[1], 2 * _cuda.processors()), bytes_each)
 
     def piece(start, stop, squares, powers, times, eye, tilt, *others):
         count = min(blocks, len(times) * (stop - start))
@@ -238,6 +238,6 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
             *integers, none, *others, scratch, numbers, rows, first, last, bool(spectral), G, P2, emits_state,
         )  # fmt: skip
 
-    pieces.run(piece, out.shape[1], operands, "the norms of one sample", (spare, 0))
+    pieces.run(piece, out.shape[1], operands, "the norms of one sample", (blocks * bytes_each, 0))
     with np.errstate(divide="ignore"):  # a product that is zero
         out[:] = np.log(out) / 2 + powers * math.log(2.0)

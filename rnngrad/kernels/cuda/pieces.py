@@ -136,6 +136,11 @@ def blocks_and_rows(count: int, fits: int) -> tuple[int, int]:
     return -(-count // rows), rows
 
 
+def blocks_with_room(wanted: int, bytes_each: int) -> int:
+    """Blocks whose scratch takes no more than a quarter of the free memory, ``wanted`` at most and one at least."""
+    return max(1, int(min(wanted, _cuda.free_bytes() / 4 // max(bytes_each, 1))))
+
+
 def in_time(consts: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
     """Constants of the first ``half`` steps and of the others; the same where they do not vary."""
     return (consts, consts) if len(consts) == 1 else (consts[:half], consts[half:])
