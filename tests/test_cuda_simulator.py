@@ -525,6 +525,38 @@ def test_frames_with_padding_shared_weights_or_not_and_in_pieces(monkeypatch):
 
 
 @inside
+def test_steps_that_stretch_too_far_are_taken_again():
+    """Three steps of no stretch lengthen the interval, then each step stretches by 17 bits."""
+    from rnngrad.dynamics.frames import Carried, carry, random_frames
+    from rnngrad.dynamics.jacobian import local_jacobians
+
+    case = make_case("linear", n=3, T=9, B=1)
+    case = dataclasses.replace(case, net=case.net.replace(W=np.eye(3)[None]))
+    start, found = random_frames(1, 3, (1, 3), np.float64, np.random.default_rng(0)), []
+    for backend in ("cpu", "cuda"):
+        jacobians, carried = local_jacobians(on(case, backend)), Carried.start(start.copy())
+        jacobians.update_a[3:, 0, 0, 0] = [1.0, 1e-5, 1e-2]
+        found.append((carry(jacobians, carried, 0, 1, 9), carried.qrs, carried.interval))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(found[1][1:], found[0][1:])
+
+
+@inside
+def test_products_in_triangular_form_and_covariant_vectors_use_the_cuda_qr(monkeypatch):
+    from rnngrad.kernels import cuda as kernels
+
+    calls, qr = [], kernels.orthonormalize
+    monkeypatch.setattr(kernels, "orthonormalize", lambda *args: calls.append("qr") or qr(*args))
+    traj = on(make_case("vanilla", n=2, T=6, B=1), "cuda")
+    with pytest.raises(rg.BackendError, match="graded singular values"):
+        rg.jacobian_chain(traj).log_singular_values(6, 0)
+    assert calls
+    calls.clear()
+    rg.covariant_vectors(on(make_case("vanilla", n=2, T=30, B=1), "cuda"), k=1, settle=2)
+    assert calls
+
+
+@inside
 def test_frames_of_more_vectors_than_a_block_takes_at_once(monkeypatch):
     from rnngrad.kernels.cuda import block
 
