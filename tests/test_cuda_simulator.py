@@ -396,7 +396,7 @@ def test_norms_of_all_products(cell, dtype):
     assert_norms(case, ord="fro")
     assert_norms(case)
     states = rg.CELLS[cell].states
-    assert_norms(case, block=(states[-1], states[0]))
+    assert_norms(case, block=(states[0], states[-1]))
 
 
 @inside
