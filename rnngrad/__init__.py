@@ -26,6 +26,7 @@ _NAMES = {
     "register_cell": "registration",
     "rollout": "dynamics.rollout",
     "Trajectory": "dynamics.rollout",
+    "DeviceTrajectory": "dynamics.device",
     "StackTrajectory": "dynamics.stack",
     "jacobians": "dynamics.jacobian",
     "jacobian_chain": "dynamics.chain",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from .dropout import Dropout
     from .dynamics.batchnorm import full_jacobians
     from .dynamics.chain import JacobianChain, jacobian_chain
+    from .dynamics.device import DeviceTrajectory
     from .dynamics.encoder_decoder import encode_decode
     from .dynamics.jacobian import jacobians
     from .dynamics.rollout import Trajectory, rollout

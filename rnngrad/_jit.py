@@ -34,7 +34,8 @@ def _digest() -> str:
     """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
     sources = [_PACKAGE / name for name in ("_jit.py", "_gemm.py", "_math.py", "_dual.py")]
-    for folder in ("cells", "kernels"):
+    sources += sorted((_PACKAGE / "kernels").glob("*.py"))
+    for folder in ("cells", "kernels/cpu"):
         sources += sorted((_PACKAGE / folder).rglob("*.py"))
     for path in sources:
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())

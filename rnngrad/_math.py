@@ -23,7 +23,7 @@ LIPSCHITZ = {"tanh": 1.0, "logistic": 0.25, "relu": 1.0, "identity": 1.0, "softp
 
 
 @unit
-def _is_single(x):
+def is_single(x):
     """True for float32; LLVM folds it."""
     T = type(x)
     return T(1.0) + T(1e-10) == T(1.0)
@@ -36,7 +36,7 @@ def _split(y):
     Adding 1.5 * 2^52 (2^23) rounds y/ln 2 to an integer whose bits then sit at the bottom of the mantissa.
     """
     T = type(y)
-    if _is_single(y):
+    if is_single(y):
         shift = y * T(1.4426950408889634) + T(12582912.0)
         k = shift - T(12582912.0)
         r = (y - k * T(0.693359375)) + k * T(2.12194440e-4)
@@ -78,7 +78,7 @@ def _minus_abs(x, limit):
 def _range(x):
     """Largest y with e^-y a normal number."""
     T = type(x)
-    return T(87.0) if _is_single(x) else T(708.0)
+    return T(87.0) if is_single(x) else T(708.0)
 
 
 @unit

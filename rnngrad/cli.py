@@ -60,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument(
         "--backend", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
     )
+    commands.add_parser(
+        "doctor",
+        help="print versions, device, threads, BLAS and cache folder, and test every backend",
+        description="Print versions, device, threads, BLAS and cache folder, and test every backend. "
+        "The exit status is 1 if a test failed.",
+    )
     return top
 
 
@@ -70,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         top.print_help()
         return 0
+    if args.command == "doctor":
+        from .doctor import main as doctor
+
+        return doctor()
     return _report(args)
 
 

@@ -1,35 +1,128 @@
-"""Compile every cell's units for a CUDA GPU, without one, and look at what comes out.
+"""Compile every CUDA kernel without a GPU, and look at what comes out.
 
-    pip install -e '.[cuda]' && python scripts/ptx_check.py [--cc 9.0]
+    pip install -e '.[cuda]' && python scripts/ptx_check.py [--cc 8.0 9.0] [--verbose]
 
-For each cell, activation and dtype a small kernel calls the units that the CPU kernels call. Checked: it compiles, the
-float32 code holds no float64 instruction, nothing is approximate or flushes subnormals, and (where ``ptxas`` is on the
-PATH) it assembles without register spills.
+Every kernel for every cell and dtype, with its operands in global and in shared memory, and every cell's formulae with
+every activation in float32. Checked: it compiles, the float32 code holds no float64 instruction, nothing is approximate
+or flushes subnormals, floats are not added atomically; and, where ``ptxas`` is on the PATH, it assembles without
+register spills or stack, within 48 KB of static shared memory. The registers of every kernel are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-if not hasattr(np, "row_stack"):  # numba-cuda still asks for the name that NumPy 2.5 dropped
-    np.row_stack = np.vstack
+from rnngrad import _cuda
 
-from numba import cuda, types
+cuda = _cuda.load()
+
+from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cpu.tuples import PUT, TAKE
+from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, tangent
+from rnngrad.kernels.cuda.backprop import make as make_backprop
+from rnngrad.kernels.cuda.orthonormalize import make as make_qr
+from rnngrad.kernels.cuda.output import make_output, make_output_vjp
+from rnngrad.kernels.cuda.rollout import make as make_rollout
+from rnngrad.kernels.tuples import PUT, TAKE
+
+_STATIC_SHARED = 48 * 1024
+
+#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), i2 of int64, u1 of uint8;
+#: i, b are scalars
+_FACTORS = "f5 f5 f5 f4 f4 f4"
+_MASKS = "u2 u2 u2 u1 u1 u1"
+ARGUMENTS = {
+    "unit": "f2 f2 f2 f2 f2 f2",
+    "rollout": "f4 f3 f4 f4 f3 f3 f1 f1 i1 f4 f1 i",
+    "backprop": "f4 f3 f4 f4 f3 f4 f4 f4 f1 f1 i1 f4 f1 i",
+    "factors": f"{_FACTORS} f4 f4 f4 i1 f4 i",
+    "output": "f3 f4 f4",
+    "output_vjp": "f4 f3 f4 f4",
+    "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
+    "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
+    "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
+    "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
+    "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
+    "chain_norms": f"f3 i3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
+    "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
+    "sum": "f1 f1 i",
+    "copy": "f3 a3 i1",
+    "first not finite": "i1 f3",
+}
 
 
-def make_kernel(cell: Cell, phi: int):
+@dataclass(frozen=True)
+class Compiled:
+    """PTX of one kernel."""
+
+    name: str
+    dtype: np.dtype
+    ptx: str
+
+
+def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
+    """(key of ARGUMENTS, name, body) of every kernel."""
+    for cell in (CELLS | VARIANTS).values():
+        phi = ACTIVATIONS[cell.activation]
+        for level in (0, 1, 2) if cell.name == "lstm" else (2,):
+            where = ("global", "scratch shared", "shared")[level]
+            yield "rollout", f"rollout {cell.name}, {where}", make_rollout(cell, phi, dtype, level).body
+            yield "backprop", f"backprop {cell.name}, {where}", make_backprop(cell, phi, dtype, level).body
+        yield "factors", f"factors {cell.name}", jacobian.make_factors(cell, phi, dtype).body
+        if not cell.outputs_state:
+            yield "output", f"output {cell.name}", make_output(cell, phi).body
+            yield "output_vjp", f"output_vjp {cell.name}", make_output_vjp(cell, phi).body
+        for activation in cell.activations if dtype == np.float32 else ():  # which is where literals can go wrong
+            yield "unit", f"unit {cell.name}, {activation}", make_unit(cell, ACTIVATIONS[activation])
+    yield "dense", "dense", jacobian.make_dense(dtype).body
+    for level, where in enumerate(("global", "scratch shared", "shared")):
+        for driven in (False, True) if level == 2 else (False,):
+            how = f"{where}{', driven' if driven else ''}"
+            yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
+            yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
+    for level, where in enumerate(("global", "shared")):
+        yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
+    if dtype == np.float64:  # frames and norms are in no other
+        yield "frames", "frames, shared", frames.make(dtype, 2).body
+        yield "chain_norms", "chain_norms, shared", norms.make(2).body
+    yield "product", "product", products.make(dtype, 16).body
+    yield "sum", "sum", products.make_sum().body
+    yield "copy", "copy", resident.make_copy(dtype).body
+    yield "first not finite", "first not finite", resident.make_first().body
+
+
+def signature(arguments: str, dtype: np.dtype) -> Any:
+    """Numba's signature of a kernel."""
+    number = types.float64 if dtype == np.float64 else types.float32
+    element = {"f": number, "a": number, "i": types.int64, "u": types.uint8}
+    scalars = {"i": types.int64, "b": types.boolean}
+    return types.void(
+        *(
+            scalars[word]
+            if len(word) == 1
+            else types.Array(element[word[0]], int(word[1:]), "A" if word[0] == "a" else "C")
+            for word in arguments.split()
+        )
+    )
+
+
+def make_unit(cell: Cell, phi: int):
     """Kernel over units i: all units of the cell and their adjoints, from columns of ``values`` to rows of ``out``."""
     unit = cell.module
     S, P, P2, K = cell.n_states, len(cell.gates), len(cell.gates2), len(cell.constants)
@@ -66,51 +159,78 @@ def make_kernel(cell: Cell, phi: int):
     return run
 
 
-def assemble(ptx: str, cc: tuple[int, int]) -> str:
-    """What ptxas says of registers; raises on spills or errors. Empty without ptxas."""
-    if shutil.which("ptxas") is None:
-        return ""
+def check(compiled: Compiled) -> None:
+    """Raise ``SystemExit`` if the code is not what was promised."""
+    doubles = len(re.findall(r"\.f64", compiled.ptx))
+    if compiled.dtype == np.float32 and doubles:
+        raise SystemExit(f"{compiled.name}: {doubles} float64 instructions in float32 code")
+    loose = sorted(set(re.findall(r"\S+\.(?:approx|ftz)\S*", compiled.ptx)))
+    if loose:
+        raise SystemExit(f"{compiled.name}, {compiled.dtype}: inexact instructions {', '.join(loose)}")
+    if re.search(r"\b(?:atom|red)\.\S*f(?:32|64)", compiled.ptx):
+        raise SystemExit(f"{compiled.name}, {compiled.dtype}: floats are added atomically")
+
+
+def assemble(compiled: Compiled, cc: tuple[int, int]) -> str:
+    """What ptxas says of registers and shared memory; raises on spills, stack or errors."""
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
+        file.write(compiled.ptx)
         file.flush()
         command = ["ptxas", f"-arch=sm_{cc[0]}{cc[1]}", "-v", "-o", os.devnull, file.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+    name = f"{compiled.name}, {compiled.dtype}, sm_{cc[0]}{cc[1]}"
     if done.returncode:
-        raise SystemExit(f"ptxas: {done.stderr}")
-    spills = [int(n) for n in re.findall(r"(\d+) bytes spill", done.stderr)]
-    if any(spills):
-        raise SystemExit(f"ptxas reports register spills: {done.stderr}")
-    registers = re.search(r"Used (\d+) registers", done.stderr)
-    return f"{registers.group(1)} registers" if registers else ""
+        raise SystemExit(f"ptxas on {name}: {done.stderr}")
+    if any(int(n) for n in re.findall(r"(\d+) bytes (?:spill|stack)", done.stderr)):
+        raise SystemExit(f"{name}: register spills or stack: {done.stderr}")
+    registers, shared = re.search(r"Used (\d+) registers", done.stderr), re.search(r"(\d+) bytes smem", done.stderr)
+    static = int(shared.group(1)) if shared else 0
+    if static > _STATIC_SHARED:
+        raise SystemExit(f"{name}: {static} bytes of static shared memory")
+    return f"sm_{cc[0]}{cc[1]} {registers.group(1) if registers else '?'} registers, {static} B static shared"
+
+
+def job(dtype: str, share: int, shares: int, only: str, capabilities: list[tuple[int, int]]) -> list[str]:
+    """Compile and check every ``shares``-th kernel of a dtype; a line on each."""
+    import numba.cuda.dispatcher as dispatcher
+
+    # PTX of the lowest capability is assembled for all: it is what they have in common
+    lowest = min(capabilities)
+    # kernels that call device functions ask for the current device; only its capability is needed to compile
+    device = type("Device", (), {"compute_capability": lowest})()
+    dispatcher.get_current_device = lambda: device
+    lines = []
+    for i, (key, name, body) in enumerate(kernels(np.dtype(dtype))):
+        if only not in name or i % shares != share:
+            continue
+        ptx, _ = cuda.compile(body, signature(ARGUMENTS[key], np.dtype(dtype)), device=False, abi="numba", cc=lowest)
+        compiled = Compiled(name, np.dtype(dtype), ptx)
+        check(compiled)
+        # the formulae are assembled as parts of the kernels
+        found = [assemble(compiled, cc) for cc in capabilities] if key != "unit" and shutil.which("ptxas") else []
+        lines.append(f"{name:40s} {dtype}: {len(ptx.splitlines())} lines; {'; '.join(found)}")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cc", default="9.0", help="compute capability (default 9.0)")
-    cc = tuple(int(part) for part in parser.parse_args().cc.split("."))
-    import numba.cuda.dispatcher as dispatcher
-
-    # kernels that call device functions ask for the current device; only its capability is needed to compile
-    device = type("Device", (), {"compute_capability": cc})()
-    dispatcher.get_current_device = lambda: device
-    count = 0
-    for name, cell in (CELLS | VARIANTS).items():
-        for activation in cell.activations:
-            for dtype in (types.float64, types.float32):
-                matrix = dtype[:, ::1]
-                signature = types.void(*[matrix] * 6)
-                kernel = make_kernel(cell, ACTIVATIONS[activation])
-                ptx, _ = cuda.compile(kernel, signature, device=False, abi="numba", cc=cc)
-                doubles = len(re.findall(r"\.f64", ptx))
-                if dtype == types.float32 and doubles:
-                    raise SystemExit(f"{name}, {activation}: {doubles} float64 instructions in float32 code")
-                loose = sorted(set(re.findall(r"\S+\.(?:approx|ftz)\S*", ptx)))
-                if loose:
-                    raise SystemExit(f"{name}, {activation}, {dtype}: inexact instructions {', '.join(loose)}")
-                registers = assemble(ptx, cc)
-                count += 1
-                print(f"{name:18s} {activation:9s} {dtype}: {len(ptx.splitlines())} lines {registers}", flush=True)
-    print(f"{count} kernels compile for sm_{cc[0]}{cc[1]}; float32 code is pure")
+    parser.add_argument("--cc", nargs="+", default=["8.0", "9.0"], help="compute capabilities (default 8.0 9.0)")
+    parser.add_argument("--only", default="", help="kernels whose name holds the word")
+    options = parser.parse_args()
+    capabilities = [tuple(int(part) for part in cc.split(".")) for cc in options.cc]
+    start, shares = time.perf_counter(), max(1, (os.cpu_count() or 2) // 2)
+    with ProcessPoolExecutor(2 * shares, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(job, dtype, share, shares, options.only, capabilities)
+            for dtype in ("float64", "float32")
+            for share in range(shares)
+        ]
+        lines = [line for done in jobs for line in done.result()]
+    print("\n".join(sorted(lines)))
+    assembled = "" if shutil.which("ptxas") else " (no ptxas on the PATH: not assembled)"
+    where = " and ".join(f"sm_{cc.replace('.', '')}" for cc in options.cc)
+    print(f"{len(lines)} kernels compile for {where}{assembled}; float32 code is pure; ", end="")
+    print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

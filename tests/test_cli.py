@@ -245,3 +245,25 @@ def test_a_killed_job_leaves_nothing(number, files):
     _, err = job.communicate(timeout=120)
     assert job.returncode not in (0, -number) and "Traceback" not in err
     assert sorted(os.listdir(files)) == before
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def test_doctor_says_what_there_is_and_that_it_works(capsys):
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    for word in ("rnngrad", "numba", "CUDA device", "threads", "BLAS", "cache folder", "self-test cpu  passed"):
+        assert word in out
+    assert rg.__version__ in out and np.__version__ in out and err == ""
+
+
+def test_doctor_fails_where_a_gradient_is_wrong(capsys, monkeypatch):
+    from rnngrad import doctor
+
+    right = doctor.bptt
+    monkeypatch.setattr(
+        doctor, "bptt", lambda *args: (g := right(*args)).with_parameters({"W": g.W * (1 + 1e-4)}), raising=True
+    )
+    assert main(["doctor"]) == 1
+    assert "self-test cpu  FAILED" in capsys.readouterr().out

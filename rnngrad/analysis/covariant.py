@@ -144,7 +144,7 @@ def _forward(traj: Any, k: int, settle: int) -> tuple[NDArray, NDArray, NDArray]
     Q[0] = frames
     for t in range(T):
         rows, e = jacobians.tangent(frames.reshape(B * k, S, n), none, sample, t, 1)
-        frames, factor, shift, _ = orthonormalize(rows[0].reshape(B, k, net.N), e[0].reshape(B, k))
+        frames, factor, shift, _ = orthonormalize(rows[0].reshape(B, k, net.N), e[0].reshape(B, k), jacobians.backend)
         if t < settle:
             Q[0] = frames
             continue

@@ -75,7 +75,7 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
     for r, t in enumerate(times):
         kept = lags[lags <= t]
         for i, product in enumerate(graded_products(chain.jacobians, traj.B, traj.net, int(t), kept)):
-            out[:, r, i] = product.log_singular_values()
+            out[:, r, i] = product.log_singular_values(chain.jacobians.backend)
     return SingularValues(times, lags, out)
 
 

@@ -19,7 +19,8 @@ from ..cells import LSTM_SCALED
 from ..kernels import backend as find_backend
 from .chain import JacobianChain, jacobian_chain
 from .jacobian import local_jacobians
-from .rollout import Steps, first_divergence, readout, run
+from .rollout import first_divergence, readout, run
+from .steps import Steps
 from .system import DenseJacobians
 
 

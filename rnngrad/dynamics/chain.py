@@ -151,7 +151,7 @@ class JacobianChain:
         """
         t, k = _checks.pair(t, k, self.T)
         (product,) = graded_products(self.jacobians, self.B, self.trajectory.net, t, [t - k])
-        return product.log_singular_values()
+        return product.log_singular_values(self.jacobians.backend)
 
     # -- how ---------------------------------------------------------------------------------------------------
 

@@ -106,7 +106,9 @@ def _step_by_step(jacobians: Any, carried: Carried, logs: NDArray, found: NDArra
     none, sample = np.zeros(B * k, np.int64), np.repeat(np.arange(B), k)
     for t in range(len(logs) * length):
         rows, exponents = jacobians.tangent(frames.reshape(B * k, S, n), none, sample, t_from + t, 1)
-        Q, R, shift, stretch = orthonormalize(rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k))
+        Q, R, shift, stretch = orthonormalize(
+            rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k), jacobians.backend
+        )
         bad, broken = stretch >= LOST, stretch >= 2 * LOST
         found[:, 1] |= broken
         found[:, 0] = np.where(broken | (bad & (found[:, 0] < 0)), t_from + t, found[:, 0])

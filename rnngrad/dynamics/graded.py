@@ -101,7 +101,9 @@ class _Walk:
         while count:
             steps = min(self.wanted, count)
             rows, exponents = self.jacobians.adjoint(self.frames.reshape(B * k, S, n), none, sample, self.at, steps)
-            Q, R, e, stretch = orthonormalize(rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k))
+            Q, R, e, stretch = orthonormalize(
+                rows[0].reshape(B, k, S * n), exponents[0].reshape(B, k), self.jacobians.backend
+            )
             most = int(stretch.max())
             if most > _LIMIT and steps > 1:
                 self.wanted = max(1, steps // 2)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _cuda
 from .._memory import empty
 from ..kernels import backend as find_backend
 from .rollout import Trajectory, constants, input_runs, second_weights
@@ -185,9 +186,14 @@ class FactoredJacobians:
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""
         T, B = self.update_s.shape[:2]
-        J = empty((T, B, self.net.N, self.net.N), self.net.dtype)
+        J = _beside(self.update_s, (T, B, self.net.N, self.net.N), self.net.dtype)
         find_backend(self.backend).dense(J, *self.arrays, self.net.W, second_weights(self.net))
         return J
+
+
+def _beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An uninitialised array where the other one lies: on the host or on the GPU."""
+    return _cuda.empty(shape, dtype) if _cuda.is_device_array(array) else empty(shape, dtype)
 
 
 def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
@@ -198,7 +204,7 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     P, P2 = traj.a.shape[2], traj.a2.shape[2]
     Q, Q2 = (S, P) if net.cell.two_stage else (0, 0)
     shapes = ((S, S), (S, P), (S, P2), (Q,), (Q2,), (S,))
-    arrays = [empty((T, B, *shape, n), net.dtype) for shape in shapes]
+    arrays = [_beside(traj.states, (T, B, *shape, n), net.dtype) for shape in shapes]
     find_backend(traj.backend).factors(net.cell, net.phi)(
         *arrays, traj.states, traj.a, traj.a2, traj.lengths, constants(net)
     )
@@ -232,6 +238,6 @@ def jacobians(traj: Trajectory) -> NDArray:
     -------
     ndarray (T, B, N, N)
         ``J[t-1]`` is ds_t/ds_{t-1}; row = output. State order: all units of the first state vector, then the next
-        ([h; c] for an LSTM). A padded step has the identity.
+        ([h; c] for an LSTM). A padded step has the identity. Of a :class:`DeviceTrajectory`, a device array.
     """
     return local_jacobians(traj).dense()

@@ -10,40 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _checks
+from .. import _checks, _cuda
 from .._memory import empty
 from ..dropout import Dropout
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
 from ..stack import Stack
+from .device import device_rollout
+from .steps import Steps
 from .system import System
-
-
-class Steps:
-    """What every trajectory has."""
-
-    x: NDArray
-    diverged: NDArray
-
-    @property
-    def T(self) -> int:
-        """Steps."""
-        return self.x.shape[0]
-
-    @property
-    def B(self) -> int:
-        """Samples in the batch."""
-        return self.x.shape[1]
-
-    def require_finite(self) -> None:
-        """Raise ``ValueError`` if the rollout diverged: no gradient of it means anything."""
-        if (self.diverged >= 0).any():
-            b = int(np.argmax(self.diverged >= 0))
-            raise ValueError(
-                f"the trajectory is not finite from step {int(self.diverged[b])} on (sample {b}); "
-                "shorten it, or scale the recurrent weights down"
-            )
 
 
 @dataclass(frozen=True)
@@ -99,7 +75,8 @@ def rollout(
     ----------
     net : Network, Stack, BatchNormLSTM or System
     x : array (T, B, m), or (T, m) for one sequence (then B = 1)
-        Inputs; None runs ``steps`` steps with zero input.
+        Inputs; None runs ``steps`` steps with zero input. An array on a GPU (CuPy, PyTorch: anything with
+        ``__cuda_array_interface__``) stays there, and the result is a :class:`DeviceTrajectory`.
     s0 : array (B, S, n), (S, n) or, with one state vector per unit, (n,)
         Initial state (of a stack: the joint state, S = 1 and n = N); zeros by default. Without the batch axis it starts
         every sample; without x its batch axis sets B.
@@ -128,6 +105,10 @@ def rollout(
     """
     if run.dispatch(type(net)) is run.dispatch(object):
         raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack, a BatchNormLSTM or a System")
+    if _cuda.is_device_array(x):
+        if batch_first or dropout is not None or steps is not None:
+            raise ValueError("x lives on a GPU; batch_first, dropout and steps are for NumPy arrays")
+        return device_rollout(net, x, s0, lengths, backend)
     if batch_first and np.ndim(x) == 3:
         x = np.swapaxes(x, 0, 1)
     x = inputs(net, x, steps, _batch(s0))
@@ -182,7 +163,7 @@ def _run_network(
     emitted = empty((0 if cell.emits_state else T, B, n), dtype)
     inner = empty((T if cell.two_stage else 0, B, n), dtype)
     flat = x.reshape(T * B, net.m)
-    kernels.affine(a.reshape(T * B, -1, n), flat, net.U, _full_bias(net), input_runs(cell.inputs))
+    kernels.affine(a.reshape(T * B, -1, n), flat, net.U, full_bias(net), input_runs(cell.inputs))
     if cell.two_stage:
         kernels.affine(a2.reshape(T * B, -1, n), flat, net.U2, net.b2, input_runs(range(len(cell.gates2))))
     kernels.rollout(cell, net.phi)(
@@ -271,7 +252,8 @@ def tile_rows(n: int) -> int:
     return 8 if n <= 128 else 16
 
 
-def _full_bias(net: Network) -> NDArray:
+def full_bias(net: Network) -> NDArray:
+    """b of every pre-activation (P, n), 0 where it has none."""
     bias = np.zeros((len(net.cell.gates), net.n), net.dtype)
     bias[list(net.cell.biases)] = net.b
     return bias

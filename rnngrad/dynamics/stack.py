@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from .._memory import empty
 from ..stack import Stack
 from .jacobian import FactoredJacobians, local_jacobians, through_output
-from .rollout import Steps, Trajectory, readout, run
+from .rollout import Trajectory, readout, run
 from .scaled import Scaled, scaled, scaled_arrays
+from .steps import Steps
 from .system import DenseJacobians
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._memory import empty
+from ..dynamics.device import is_on_device
 from ..dynamics.jacobian import through_output
 from ..dynamics.rollout import Trajectory, input_runs
 from ..dynamics.system import System
@@ -93,6 +94,8 @@ def evaluate(traj: Any, loss: Loss) -> LossValue:
         raise ValueError(
             f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)"
         )
+    if is_on_device(traj):
+        raise ValueError("traj lives on a GPU, and losses are evaluated on the host; give traj.to_host()")
     traj.require_finite()
     return loss(traj.y, traj.lengths)
 

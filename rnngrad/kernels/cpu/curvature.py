@@ -6,7 +6,7 @@ import numpy as np
 
 from ..._dual import STEP, dual
 from ..._jit import inner, kernel
-from .tuples import PUT, TAKE
+from ..tuples import PUT, TAKE
 
 
 @inner()

@@ -80,7 +80,9 @@ def eliminate(typingctx, P, rows, column, coefficients, following, products):
 
 if config.DISABLE_JIT:  # interpreted kernels: the same by NumPy
 
-    def eliminate(P, rows, column, coefficients, following, products):
+    def _interpreted(P, rows, column, coefficients, following, products):
         with np.errstate(all="ignore"):
             P[:rows] += np.outer(P[:rows, column], coefficients)
             products[:] = P[:rows, following] @ P[:rows]
+
+    eliminate = _interpreted

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..._gemm import fill_panels, packed_product, panel_width
 from ..._jit import inner, kernel
-from .tuples import PUT, TAKE, copy_rows
+from ..tuples import PUT, TAKE, copy_rows
 
 
 @functools.cache

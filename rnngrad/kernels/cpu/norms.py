@@ -11,48 +11,10 @@ import numpy as np
 
 from ..._gemm import fill_panels, pack, packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..tridiagonal import SETTLED, largest_eigenvalue
 from .scaling import normalize, rescale
 from .singular_values import dot
 from .steps import ADJOINT
-
-_EPS = 2.220446049250313e-16
-_SETTLED = 4 * _EPS  # relative growth of the Ritz value that is none
-
-
-@inner()
-def _last_ratio(x, a, b, j):
-    """(r, dr/dx), r = det(T_j - x)/det(T_{j-1} - x) of the tridiagonal matrix with diagonal a and off-diagonal b."""
-    r, slope = a[0] - x, -1.0
-    for i in range(1, j):
-        if abs(r) < 1e-100:  # x is an eigenvalue of T_i: a neighbour of it does as well, and its square is a float
-            r = -1e-100
-        ratio = b[i - 1] / r
-        slope = -1.0 + ratio * ratio * slope
-        r = a[i] - x - b[i - 1] * ratio
-    return r, slope
-
-
-@inner()
-def _largest(a, b, j, low):
-    """Largest eigenvalue of T_j, known to be at least ``low``, that of T_{j-1}.
-
-    Newton's iteration on r, which is convex and falls between ``low`` and theta; kept inside a bracket.
-    """
-    high = low + abs(b[j - 2]) + abs(a[j - 1] - low) if j > 1 else a[0]
-    x = high
-    for _ in range(80):
-        r, slope = _last_ratio(x, a, b, j)
-        if r > 0:
-            low = x
-        else:
-            high = x
-        new = x - r / slope
-        if not low <= new <= high:
-            new = (low + high) / 2
-        if abs(new - x) <= 2 * _EPS * abs(new):
-            break
-        x = new
-    return x
 
 
 @inner()
@@ -84,8 +46,8 @@ def _largest_eigenvalue(G, start, Q, a, b):
             for i in range(R):
                 w[i] -= b[j - 1] * Q[j - 1, i]
         b[j] = math.sqrt(dot(w, w))
-        before, theta = theta, _largest(a, b, j + 1, theta)
-        settled = settled + 1 if theta - before <= _SETTLED * theta else 0
+        before, theta = theta, largest_eigenvalue(a, b, j + 1, theta)
+        settled = settled + 1 if theta - before <= SETTLED * theta else 0
         if settled == 2 or b[j] == 0:  # growth falls geometrically: what is to come is of its order
             _ritz_vector(start, Q, a, b, j + 1, theta)
             return theta

@@ -3,7 +3,7 @@
 import functools
 
 from ..._jit import kernel
-from .tuples import PUT, TAKE
+from ..tuples import PUT, TAKE
 
 
 @functools.cache

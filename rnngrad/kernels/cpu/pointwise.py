@@ -4,7 +4,7 @@ import functools
 
 from ..._jit import kernel
 from ..._math import logistic, phi_slope
-from .tuples import PUT, TAKE
+from ..tuples import PUT, TAKE
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..._gemm import add_packed_product, pack
 from ..._jit import MULTIPLY_ADDS, inner, kernel
-from .tuples import PUT, TAKE, copy_rows
+from ..tuples import PUT, TAKE, copy_rows
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Move one unit's values between the columns of a (rows, n) array and a tuple; the arity is chosen per cell."""
 
-from ..._jit import unit
+from .._jit import unit
 
 
 @unit

@@ -1,0 +1,258 @@
+"""Every CUDA decision in one place: the import, what is missing, the chip's limits, compiling and launching.
+
+Kernels are written in Numba's CUDA dialect and call the same scalar units as the CPU kernels. Nothing here is imported
+unless CUDA is asked for. Floating point: no fast-math; x y + z may be rounded once (``fma``), as on the CPU; sums are
+made in the order of their index by one thread each, and floats are never added atomically, so a second run gives the
+same bits and results do not depend on the grid, the block, or where an operand lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .errors import BackendError
+
+EXTRA = "pip install 'rnngrad[cuda]'"
+_STATIC_SHARED = 48 * 1024  # bytes a block may have without asking for more
+_RESERVED_SHARED = 2048  # bytes for the driver and for small arrays of fixed size
+_THREADS = 256  # of a block at most
+_SHARE = 0.9  # of the free memory that is planned with; the rest is for fragments
+
+
+@functools.cache
+def simulated() -> bool:
+    """Whether Numba runs CUDA kernels as Python threads (NUMBA_ENABLE_CUDASIM=1)."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+@functools.cache
+def load() -> Any:
+    """The module ``numba.cuda``: what kernels call ``cuda``."""
+    vars(np).setdefault("row_stack", np.vstack)  # numba-cuda still asks for the name that NumPy 2.5 dropped
+    if not simulated() and _installed("_numba_cuda_redirector"):
+        import _numba_cuda_redirector  # noqa: F401  # gives numba.cuda to the package, also without its .pth file
+    from numba import cuda
+
+    if simulated():
+        return _Simulator(cuda)
+    with contextlib.suppress(ImportError, AttributeError):
+        from numba.cuda.core import config
+
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small jobs are no fault of the user's
+    return cuda
+
+
+class _Simulator:
+    """``numba.cuda`` as the running kernel sees it.
+
+    The simulator puts its own module into the globals of each function while that runs, and takes it out again under
+    the feet of the other threads of the block; asked for by name at every use, it is always the right one.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        from numba.cuda.simulator.kernel import _get_kernel_context
+
+        return getattr(_get_kernel_context() or self._module, name)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is not there either
+        return False
+
+
+@functools.cache
+def missing() -> str | None:
+    """What keeps CUDA from running here, with what to do about it; None if nothing does."""
+    if simulated():
+        return None
+    if not _installed("numba_cuda"):
+        return f"the package numba-cuda is not installed ({EXTRA})"
+    load()
+    from numba.cuda.cudadrv.driver import driver
+
+    try:
+        driver.ensure_initialized()
+        reason = driver.initialization_error
+    except ImportError as error:  # what numba-cuda raises for a driver that does not start
+        reason = str(error)
+    if reason:
+        no_device = "NO_DEVICE" in reason
+        if not no_device:
+            first = reason.strip().splitlines()[0].rstrip(".")
+            return f"no NVIDIA driver could be loaded ({first}); install one for CUDA 13 (580 or later)"
+    if reason or driver.get_device_count() == 0:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hint = "" if seen is None else f" (CUDA_VISIBLE_DEVICES is {seen!r})"
+        return f"the NVIDIA driver finds no CUDA device{hint}"
+    if not _installed("nvidia.cu13") and "CUDA_HOME" not in os.environ:
+        return f"the compiler libraries of the CUDA toolkit are not installed ({EXTRA})"
+    return None
+
+
+def require() -> None:
+    """Raise ``BackendError`` naming what is missing, if anything is."""
+    reason = missing()
+    if reason is not None:
+        raise BackendError(f"backend is 'cuda', but {reason}; backend='cpu' needs none of it")
+
+
+def device_name() -> str:
+    """Name, compute capability and memory of the current device."""
+    if simulated():
+        return "simulator"
+    device = load().get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    free, total = load().current_context().get_memory_info()
+    major, minor = device.compute_capability
+    return f"{name}, sm_{major}{minor}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+# ---------------------------------------------------------------- the chip
+
+
+def shared_limit() -> int:
+    """Bytes of dynamic shared memory that one block may have."""
+    if simulated():
+        return _STATIC_SHARED
+    return int(load().get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN) - _RESERVED_SHARED
+
+
+def processors() -> int:
+    """Multiprocessors: blocks that run at once, at one block each."""
+    return 2 if simulated() else int(load().get_current_device().MULTIPROCESSOR_COUNT)
+
+
+def threads(items: int) -> int:
+    """Threads of a block that has so many independent things to do."""
+    if simulated():
+        return min(max(items, 1), 4)  # each is a thread of Python
+    return min(_THREADS, max(32, -(-items // 32) * 32))
+
+
+def free_bytes() -> float:
+    """Bytes of device memory to plan with."""
+    if simulated():
+        return math.inf
+    release()
+    return _SHARE * load().current_context().get_memory_info()[0]
+
+
+# ---------------------------------------------------------------- compiling and launching
+
+
+def function(body: Any) -> Any:
+    """Decorate a function called by kernels, inlined into them."""
+    return body if simulated() else load().jit(device=True, forceinline=True)(body)
+
+
+class Kernel:
+    """Decorate a kernel; launched as ``kernel(blocks, threads, shared, *args)``, ``shared`` being bytes.
+
+    ``body`` is what was decorated, for compiling without a device.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self.body = body
+        self._compiled = load().jit(body)
+        self._allowed = 0
+
+    def __call__(self, blocks: int, threads: int, shared: int, *args: Any) -> None:
+        if not blocks:
+            return
+        with errors():
+            if shared > max(_STATIC_SHARED - _RESERVED_SHARED, self._allowed):
+                self._allow(shared, args)
+            self._compiled[blocks, threads, 0, shared](*args)
+
+    def _allow(self, shared: int, args: tuple[Any, ...]) -> None:
+        """Let the kernel have more shared memory than is given to every kernel."""
+        if simulated():
+            return
+        from cuda.bindings import driver as names
+        from numba.cuda.cudadrv.driver import driver
+
+        kernel = self._compiled.compile(tuple(self._compiled.typeof_pyval(arg) for arg in args))
+        function = kernel._codelibrary.get_cufunc()
+        attribute = names.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.cuKernelSetAttribute(attribute, shared, function.handle, function.device.id)
+        self._allowed = shared
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """Turn what the driver says into our errors: no memory, or a device that is lost."""
+    try:
+        yield
+    except Exception as error:
+        kind = type(error)
+        if kind.__module__.split(".")[0] != "cuda" and kind.__name__ not in ("CudaAPIError", "CudaDriverError"):
+            raise
+        if "OUT_OF_MEMORY" in str(error):
+            raise MemoryError(
+                f"the GPU ran out of memory, {free_bytes() / 2**20:.0f} MiB are free; another process may hold the rest"
+            ) from error
+        raise BackendError(f"the CUDA device failed, and no result was kept: {error}") from error
+
+
+# ---------------------------------------------------------------- memory
+
+
+def is_device_array(value: Any) -> bool:
+    """Whether the value lives in the memory of a GPU."""
+    if simulated():
+        return type(value).__name__ == "FakeCUDAArray"
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def as_device_array(value: Any) -> Any:
+    """The same memory as Numba's device array, after the stream that it says it was written on."""
+    with errors():
+        return value if simulated() else load().as_cuda_array(value)
+
+
+def synchronize() -> None:
+    """Wait for the device."""
+    with errors():
+        load().synchronize()
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An uninitialised device array; of one element where there would be none, since kernels take pointers."""
+    if 0 in shape:  # never read; the simulator alone checks indices on the way to a view
+        shape = tuple(max(size, 1) if simulated() else 1 for size in shape)
+    with errors():
+        return load().device_array(shape, dtype)
+
+
+def release() -> None:
+    """Give the memory of arrays that nobody holds back to the device now."""
+    if not simulated():
+        load().current_context().deallocations.clear()
+
+
+def upload(array: Any) -> Any:
+    """A device array with the values of a NumPy array."""
+    if array.size == 0:
+        return empty(array.shape, array.dtype)
+    with errors():
+        return load().to_device(np.ascontiguousarray(array))
+
+
+def download(array: Any, into: Any) -> None:
+    """Copy a device array into a NumPy array, contiguous or not."""
+    if into.size:
+        with errors():
+            into[...] = array.copy_to_host()

@@ -1,0 +1,49 @@
+"""CUDA kernels: the names and arguments of the CPU's; NumPy arrays in and out, in pieces that fit the GPU's memory.
+
+What has no kernel here yet is refused by name: nothing runs on the CPU instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import BackendError
+from .backprop import backprop
+from .chain import adjoint_chain
+from .frames import tangent_frames
+from .jacobian import dense, factors
+from .norms import chain_norms
+from .orthonormalize import orthonormalize
+from .output import output, output_vjp
+from .products import affine, column_sums, input_adjoint, outer
+from .resident import contiguous, first_not_finite
+from .rollout import rollout
+from .tangent import tangent_chain
+
+__all__ = [
+    "adjoint_chain",
+    "affine",
+    "backprop",
+    "chain_norms",
+    "column_sums",
+    "contiguous",
+    "dense",
+    "factors",
+    "first_not_finite",
+    "input_adjoint",
+    "outer",
+    "orthonormalize",
+    "output",
+    "output_vjp",
+    "rollout",
+    "tangent_chain",
+    "tangent_frames",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise BackendError(
+        f"backend is 'cuda', but this version has no CUDA kernel for {name.replace('_', ' ')}; use backend='cpu'"
+    )

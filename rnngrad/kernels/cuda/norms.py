@@ -1,0 +1,243 @@
+"""Norms of every product Phi(t, k) of a row of the heat map, t fixed, without keeping the products: a block for each t.
+
+The method is the CPU's: Lanczos steps on M M^T from the vector that belonged to the lag before. Everything is float64,
+whatever the network is; the logarithm is taken on the host.
+"""
+
+import functools
+import math
+
+import numba
+import numpy as np
+
+from ... import _cuda
+from ..tridiagonal import SETTLED, largest_eigenvalue
+from . import block, pieces
+from .block import KEYS, MOST_ROWS
+from .chain import adjoint_step
+
+cuda = _cuda.load()
+
+_LANES = 32  # parts of an inner product
+_LOWEST = -(1 << 60)  # in the place of the exponent of a zero row
+_DTYPE = np.dtype(np.float64)
+
+
+@_cuda.function
+def _dot(x, x0, y, y0, count, parts):
+    """Inner product by the whole block; every thread has it."""
+    for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+        total = 0.0
+        for i in range(lane, count, _LANES):
+            total += x[x0 + i] * y[y0 + i]
+        parts[lane] = total
+    cuda.syncthreads()
+    total = 0.0
+    for lane in range(_LANES):
+        total += parts[lane]
+    cuda.syncthreads()
+    return total
+
+
+@_cuda.function
+def _largest_eigenvalue(A, a0, R, columns, start, s0, tilt, Q, q0, most, tri, t0, u, u0, parts):
+    """Largest eigenvalue of A A^T, A[R, columns]; ``start`` becomes its vector. NaN if not found."""
+    square = _dot(start, s0, start, s0, R, parts)
+    scale = 1.0 / math.sqrt(square) if square > 0.0 else 0.0
+    for i in range(cuda.threadIdx.x, R, cuda.blockDim.x):  # something of every direction, the same each time
+        Q[q0 + i] = start[s0 + i] * scale + tilt[i]
+    cuda.syncthreads()
+    scale = 1.0 / math.sqrt(_dot(Q, q0, Q, q0, R, parts))
+    for i in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+        Q[q0 + i] *= scale
+    cuda.syncthreads()
+    theta, settled = 0.0, 0
+    a, b = tri[t0 : t0 + most], tri[t0 + most : t0 + 2 * most]
+    for j in range(most):
+        q, w = q0 + j * R, q0 + (j + 1) * R
+        for i in range(cuda.threadIdx.x, columns, cuda.blockDim.x):
+            total = 0.0
+            for r in range(R):
+                total += Q[q + r] * A[a0 + r * columns + i]
+            u[u0 + i] = total
+        cuda.syncthreads()
+        for r in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+            total = 0.0
+            for i in range(columns):
+                total += A[a0 + r * columns + i] * u[u0 + i]
+            Q[w + r] = total
+        cuda.syncthreads()
+        diagonal = _dot(Q, q, Q, w, R, parts)
+        for i in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+            Q[w + i] -= diagonal * Q[q + i]
+            if j > 0:
+                Q[w + i] -= b[j - 1] * Q[q - R + i]
+        cuda.syncthreads()
+        length = math.sqrt(_dot(Q, w, Q, w, R, parts))
+        if cuda.threadIdx.x == 0:
+            a[j] = diagonal
+            b[j] = length
+        cuda.syncthreads()
+        before = theta
+        theta = largest_eigenvalue(a, b, j + 1, theta)
+        settled = settled + 1 if theta - before <= SETTLED * theta else 0
+        if settled == 2 or length == 0.0:  # growth falls geometrically: what is to come is of its order
+            _ritz_vector(start, s0, R, Q, q0, a, b, j + 1, theta)
+            return theta
+        for i in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+            Q[w + i] /= length
+        cuda.syncthreads()
+    return math.nan
+
+
+@_cuda.function
+def _ritz_vector(out, s0, R, Q, q0, a, b, j, theta):
+    """out = sum_i s_i Q[i], s the eigenvector of T_j at theta from its last component up (not normalised)."""
+    for i in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+        total = Q[q0 + (j - 1) * R + i]
+        after, s, size = 0.0, 1.0, 1.0
+        for l in range(j - 2, -1, -1):
+            before = ((theta - a[l + 1]) * s - (b[l + 1] * after if l + 2 < j else 0.0)) / b[l]
+            after, s = s, before
+            size = max(size, abs(s))
+            total += s * Q[q0 + l * R + i]
+            if size > 1e100:
+                total *= 1e-100
+                after, s, size = after * 1e-100, s * 1e-100, 1.0
+        out[s0 + i] = total
+    cuda.syncthreads()
+
+
+@functools.cache
+def make(level):
+    """Kernel of ``chain_norms``: squares[i, b, k] 4^powers[i, b, k] are the squares of the norms, NaN beyond."""
+    step = adjoint_step(_DTYPE, False)
+    widest = block.widest(1.0)
+
+    @_cuda.Kernel
+    def run(
+        squares, powers, times, eye, tilt, odd, even, A, Q, tri, u, start, tops, exponents, sample, none, update_s,
+        update_a, update_a2, inner_s, inner_a, emit_s, W, W2, by_s, by_a, by_a2, in_s, in_a, by_e, scratch, numbers,
+        rows, first, last, spectral, G, P2, emits_state,
+    ):  # fmt: skip
+        # squares, powers[times, B, T+1]  eye[R, S, n]  odd, even[blocks R, S, n]  tops, exponents[blocks, R]
+        B, ends = squares.shape[1], squares.shape[2]
+        R, n = eye.shape[0], eye.shape[2]
+        columns, most, own = last - first, 2 * R + 40, cuda.blockIdx.x * R
+        a0, q0, t0, u0 = own * columns, own * (most + 1), cuda.blockIdx.x * 2 * most, cuda.blockIdx.x * columns
+        keys = cuda.shared.array(KEYS, numba.int32)
+        parts = cuda.shared.array(_LANES, numba.float64)
+        if level == 0:
+            place = scratch
+            at = cuda.blockIdx.x * numbers
+        else:
+            place = cuda.shared.array(0, numba.float64)
+            at = 0
+        if level == 2:
+            block.copy(place, 0, W, G * n * n)
+            block.copy(place, G * n * n, W2, P2 * n * n)
+            weights = (place, 0, place, G * n * n)
+            at = (G + P2) * n * n
+        else:
+            weights = (W, 0, W2, 0)
+        factors = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
+        masks = (by_s, by_a, by_a2, in_s, in_a, by_e)
+        taken, top_of = exponents[cuda.blockIdx.x], tops[cuda.blockIdx.x]
+        for task in range(cuda.blockIdx.x, times.size * B, cuda.gridDim.x):
+            i, b = task // B, task % B
+            cuda.syncthreads()
+            for r in range(cuda.threadIdx.x, KEYS, cuda.blockDim.x):
+                keys[r] = 0
+            for r in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+                taken[r] = 0
+                sample[own + r] = b
+                start[own + r] = 0.0
+            for item in range(cuda.threadIdx.x, R * eye.shape[1] * n, cuda.blockDim.x):
+                r, s, j = item // (eye.shape[1] * n), item // n % eye.shape[1], item % n
+                odd[own + r, s, j] = eye[r, s, j]
+            for k in range(cuda.threadIdx.x, ends, cuda.blockDim.x):
+                squares[i, b, k] = math.nan
+                powers[i, b, k] = 0
+            cuda.syncthreads()
+            turn, parity, t = 0, 0, times[i]
+            while t >= 0:
+                current = odd if parity == 0 else even
+                for r in range(cuda.threadIdx.x, R, cuda.blockDim.x):
+                    key = np.int32(0)
+                    for c in range(first, last):
+                        key = max(key, block.exponent_key(current[own + r, c // n, c % n]))
+                    top_of[r] = taken[r] + block.exponent_of(key, 1.0) if key > 0 else _LOWEST
+                cuda.syncthreads()
+                top = top_of[0]
+                for r in range(1, R):
+                    top = max(top, top_of[r])
+                for item in range(cuda.threadIdx.x, R * columns, cuda.blockDim.x):
+                    r, c = item // columns, first + item % columns
+                    shift = max(taken[r] - top, -4000) if top > _LOWEST else 0
+                    A[a0 + item] = block.times_power(current[own + r, c // n, c % n], shift)
+                cuda.syncthreads()
+                if top == _LOWEST:
+                    square = 0.0
+                elif spectral:
+                    square = _largest_eigenvalue(
+                        A, a0, R, columns, start, own, tilt, Q, q0, most, tri, t0, u, u0, parts
+                    )
+                else:
+                    square = _dot(A, a0, A, a0, R * columns, parts)
+                if cuda.threadIdx.x == 0:
+                    squares[i, b, t] = square
+                    powers[i, b, t] = top if top > _LOWEST else 0
+                if t > 0:
+                    new = even if parity == 0 else odd
+                    for g in range(0, R, rows):
+                        count = min(rows, R - g)
+                        step(
+                            current, new, own + g, count, rows, sample, t - 1, factors, masks, place, at, weights, G,
+                            P2, emits_state, none, none,
+                        )  # fmt: skip
+                        block.rescale(new, own + g, count, keys, taken[g:], turn, widest)
+                        turn = 1 - turn
+                        cuda.syncthreads()
+                    parity = 1 - parity
+                t -= 1
+
+    return run
+
+
+def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):
+    """out[i, b, k] = ln ||Phi(times[i], k)[rows, columns]|| for every k <= times[i], NaN beyond; the CPU's contract."""
+    wide = [array.astype(np.float64) for array in (eye, *factors, W, W2)]
+    eye, factors, (W, W2) = wide[0], wide[1:7], wide[7:]
+    R, S, n = eye.shape
+    first, last = columns
+    G, P2, width, most = len(W), len(W2), last - first, 2 * R + 40
+    rows = min(-(-R // block.TILE) * block.TILE, MOST_ROWS)
+    numbers = rows * (G + P2 + 1) * n
+    level, _ = block.placement(8, W.size + W2.size, -(-numbers // block.TILE), _cuda.shared_limit())
+    kernel = make(level)
+    powers = np.zeros(out.shape, np.int64)
+    i = np.arange(R)
+    operands = [pieces.written(out, 1), pieces.written(powers, 1)]
+    operands += [pieces.whole(array) for array in (times, eye, 0.05 * np.sin(1.7 * i * i + 0.3))]
+    operands += [pieces.read(partial, 1) for partial in factors]
+    operands += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
+    scratch_numbers = 2 * R * S * n + R * width + (most + 1) * R + 2 * most + width + 5 * R
+    bytes_each = 8 * (scratch_numbers + (numbers if level == block.GLOBAL else 0))
+    blocks = pieces.blocks_with_room(min(len(times) * out.shape[1], 2 * _cuda.processors()), bytes_each)
+
+    def piece(start, stop, squares, powers, times, eye, tilt, *others):
+        count = min(blocks, len(times) * (stop - start))
+        scratch, shared = block.scratch(level, count, numbers, W.size + W2.size, _DTYPE)
+        vectors = [_cuda.empty((count * R, S, n), _DTYPE) for _ in range(2)]
+        sizes = (count * R * width, count * R * (most + 1), count * 2 * most, count * width, count * R)
+        flat = [_cuda.empty((size,), _DTYPE) for size in sizes]
+        integers = [_cuda.empty(shape, np.int64) for shape in ((count, R), (count, R), (count * R,))]
+        none = _cuda.empty((1, 1, 1), _DTYPE)
+        kernel(
+            count, _cuda.threads(max(R * width, rows * n)), shared, squares, powers, times, eye, tilt, *vectors, *flat,
+            *integers, none, *others, scratch, numbers, rows, first, last, bool(spectral), G, P2, emits_state,
+        )  # fmt: skip
+
+    pieces.run(piece, out.shape[1], operands, "the norms of one sample", (blocks * bytes_each, 0))
+    with np.errstate(divide="ignore"):  # a product that is zero
+        out[:] = np.log(out) / 2 + powers * math.log(2.0)

@@ -1,0 +1,61 @@
+"""Small work on arrays that stay on the device: contiguous copies, and where numbers are not finite."""
+
+import functools
+import math
+
+import numba
+import numpy as np
+
+from ... import _cuda
+
+cuda = _cuda.load()
+
+
+@functools.cache
+def make_copy(dtype):
+    """Kernel ``run(out, x, lengths)``: out[i, j, k] = x[i, j, k], whatever the steps of x, and 0 from lengths[j] on."""
+    zero = dtype.type(0)
+
+    @_cuda.Kernel
+    def run(out, x, lengths):
+        I, J, K = out.shape
+        for item in range(cuda.grid(1), I * J * K, cuda.gridsize(1)):
+            i, j, k = item // (J * K), item // K % J, item % K
+            out[i, j, k] = x[i, j, k] if i < lengths[j] else zero
+
+    return run
+
+
+def contiguous(x, lengths=None):
+    """A C-contiguous copy of a device array (I, J, K), made on the device; 0 where i >= lengths[j]."""
+    out = _cuda.empty(x.shape, x.dtype)
+    lengths = np.full(x.shape[1], x.shape[0]) if lengths is None else lengths
+    threads = _cuda.threads(x.size)
+    make_copy(np.dtype(x.dtype))(-(-x.size // threads), threads, 0, out, x, _cuda.upload(lengths))
+    return out
+
+
+@functools.cache
+def make_first():
+    """Kernel ``run(found, x)``: found[j] = the least i with a number in x[i, j, :] that is not finite."""
+
+    @_cuda.Kernel
+    def run(found, x):
+        I, J, K = x.shape
+        for item in range(cuda.grid(1), I * J * K, cuda.gridsize(1)):
+            i, j, k = item // (J * K), item // K % J, item % K
+            if not math.isfinite(x[i, j, k]):
+                cuda.atomic.min(found, j, numba.int64(i))
+
+    return run
+
+
+def first_not_finite(x):
+    """First i for every j with a NaN or an infinity in the device array x[i, j, :], -1 where there is none."""
+    I, J, _ = x.shape
+    found = _cuda.upload(np.full(J, I, np.int64))
+    threads = _cuda.threads(x.size)
+    make_first()(-(-x.size // threads), threads, 0, found, x)
+    out = np.empty(J, np.int64)
+    _cuda.download(found, out)
+    return np.where(out == I, -1, out)

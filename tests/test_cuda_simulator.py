@@ -1,0 +1,685 @@
+"""Every CUDA kernel, run by Numba's simulator, against the NumPy reference and the CPU kernels.
+
+The simulator is chosen when Numba is imported, so ``test_in_the_simulator`` runs this very file in a process of its
+own, and the other tests are skipped where the simulator is not on.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from cases import CELLS, SHAPES, UNEVEN, assert_close, assert_gradients, make_case
+
+import rnngrad as rg
+from rnngrad import _cuda
+
+SIMULATED = _cuda.simulated()
+inside = pytest.mark.skipif(not SIMULATED, reason="runs in the process of test_in_the_simulator")
+DTYPES = {"float64": 1e-12, "float32": 1e-5}
+
+if SIMULATED:
+    import simulator
+
+    simulator.install()
+
+
+def _session(*arguments, seconds):
+    root = str(Path(rg.__file__).parents[1])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": path}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+def test_in_the_simulator():
+    _session("-m", "not slow", seconds=600)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+def test_in_the_simulator_at_length():
+    _session("-m", "slow", seconds=1800)
+
+
+# ---------------------------------------------------------------- truth
+
+
+def reference_jacobians(case):
+    """J (T, B, N, N) by complex steps of the reference, and identities where a sequence has ended."""
+    T, B, _ = case.x.shape
+    S, n = case.net.state_shape
+    states = reference.rollout(*case.args, **case.kwargs)
+    J = np.zeros((T, B, S * n, S * n))
+    for t in range(T):
+        for b in range(B):
+            if t >= case.ends[b]:
+                J[t, b] = np.eye(S * n)
+                continue
+            for j in range(S * n):
+                s = states[t, b].astype(complex)
+                s.reshape(-1)[j] += 1e-30j
+                moved = reference.step(
+                    case.cell, case.params, s, case.x[t, b].astype(float), case.net.activation, case.alpha
+                )
+                J[t, b, :, j] = moved.imag.ravel() / 1e-30
+    return J
+
+
+def on(case, backend):
+    return rg.rollout(case.net, case.x, case.s0, case.lengths, backend=backend)
+
+
+def loss_of(case, traj):
+    target = np.random.default_rng(3).standard_normal(traj.y.shape).astype(case.net.dtype)
+    return rg.losses.squared_error(target, weights=np.linspace(0.5, 1.5, traj.T).astype(case.net.dtype))
+
+
+def kernel_results(case, traj):
+    """Everything that the kernels make of one trajectory, by name."""
+    chain, rng, net = rg.jacobian_chain(traj), np.random.default_rng(5), case.net
+    found = {"states": traj.states, "h": traj.h, "y": traj.y, "a": traj.a, "a2": traj.a2}
+    found |= {"J": rg.jacobians(traj), "to": chain.all_to(traj.T), "from": chain.all_from(0)}
+    R, D = 2 * traj.B + 1, traj.T - 1
+    rows, sample = rng.standard_normal((R, net.S, net.n)).astype(net.dtype), np.arange(R) % traj.B
+    for name, at, walk in (("adjoint", traj.T, chain.jacobians.adjoint), ("tangent", 1, chain.jacobians.tangent)):
+        out = rng.standard_normal((D, R, net.S, net.n)).astype(net.dtype), np.zeros((D, R), np.int64)
+        dz = rng.standard_normal((D, R, traj.a.shape[2], net.n)).astype(net.dtype)
+        dz2 = rng.standard_normal((D, R, traj.a2.shape[2], net.n)).astype(net.dtype)
+        walk(rows, np.zeros(R, np.int64), sample, at, D, out=out, dz=dz, dz2=dz2)
+        found |= {f"driven {name}": out[0], f"driven {name}, dz": dz, f"driven {name}, dz2": dz2}
+    grads = rg.bptt(traj, loss_of(case, traj))
+    return found | dict(grads.parameters()) | {"x": grads.x, "s": grads.s}
+
+
+def assert_parity(case, rtol):
+    expected = kernel_results(case, on(case, "cpu"))
+    found = kernel_results(case, on(case, "cuda"))
+    for name, truth in expected.items():
+        assert found[name].dtype == truth.dtype
+        assert_close(found[name], truth, rtol, name)
+
+
+# ---------------------------------------------------------------- every cell
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_kernels_say_what_the_reference_says(cell, dtype):
+    case = make_case(cell, lengths=UNEVEN, dtype=dtype)
+    rtol, traj = DTYPES[dtype], on(case, "cuda")
+    assert_close(traj.states, reference.rollout(*case.args, **case.kwargs), rtol, "states")
+    J = reference_jacobians(case)
+    assert_close(rg.jacobians(traj), J, rtol, "J")
+    product = np.broadcast_to(np.eye(J.shape[-1]), J.shape[1:])
+    for step in J[1:]:
+        product = step @ product
+    assert_close(rg.jacobian_chain(traj).product(traj.T, 1), product, 10 * rtol, "product")
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_kernels_say_what_the_cpu_says(cell, dtype):
+    assert_parity(make_case(cell, lengths=UNEVEN, dtype=dtype), DTYPES[dtype])
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [*SHAPES, {"n": 8, "m": 5, "T": 10, "B": 6}], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_shapes(cell, shape):
+    case = make_case(cell, **shape)
+    if shape["T"] > 1:
+        assert_parity(case, 1e-12)
+    else:
+        assert_close(on(case, "cuda").states, on(case, "cpu").states, 1e-13)
+        assert_close(rg.jacobians(on(case, "cuda")), rg.jacobians(on(case, "cpu")), 1e-13)
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "activation"), [(c, a) for c in CELLS for a in rg.CELLS[c].activations if a != rg.CELLS[c].activation]
+)
+def test_activations(cell, activation):
+    assert_parity(make_case(cell, activation, lengths=UNEVEN), 1e-12)
+
+
+@inside
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_reset_before"])
+@pytest.mark.parametrize("policy", ["step", "sequence"])
+def test_dropout_masks(cell, policy):
+    case = make_case(cell, lengths=UNEVEN)
+    grads = []
+    for backend in ("cpu", "cuda"):
+        dropout = rg.Dropout(0.4, policy=policy, seed=1)
+        traj = rg.rollout(case.net, case.x, case.s0, case.lengths, dropout=dropout, backend=backend)
+        grads.append((traj, rg.bptt(traj, loss_of(case, traj)), rg.jacobians(traj)))
+    assert_close(grads[1][0].states, grads[0][0].states, 1e-13)
+    assert_gradients(grads[1][1], grads[0][1], 1e-12)
+    assert_close(grads[1][2], grads[0][2], 1e-13)
+
+
+@inside
+def test_layers_in_both_directions():
+    x = np.random.default_rng(0).standard_normal((5, 3, 2))
+    for cells, both in ((["lstm", "gru"], True), (["gru_delayed", "mgu"], False)):
+        stack = rg.Stack.init(cells, n_inputs=2, n_hidden=[3, 2], n_outputs=2, bidirectional=both, seed=0)
+        loss = rg.losses.squared_error(np.ones((5, 3, 2)))
+        cpu, cuda = (rg.rollout(stack, x, lengths=UNEVEN, backend=backend) for backend in ("cpu", "cuda"))
+        expected, found = (dict(rg.bptt(traj, loss).parameters()) for traj in (cpu, cuda))
+        for name, value in expected.items():
+            assert_close(found[name], value, 1e-12, name)
+        if not both:
+            assert_close(rg.jacobian_chain(cuda).product(5, 0), rg.jacobian_chain(cpu).product(5, 0), 1e-12)
+            assert_close(rg.jacobian_chain(cuda).all_from(1), rg.jacobian_chain(cpu).all_from(1), 1e-12)
+
+
+@inside
+@pytest.mark.parametrize("cell", ["lstm", "gru_delayed"])
+def test_what_reaches_the_last_state_from_beyond_passes_through_padding(cell):
+    from rnngrad.gradients.bptt import backpropagate
+
+    case = make_case(cell, lengths=UNEVEN)
+    last = case.rng.standard_normal(case.s0.shape)
+    gh = case.rng.standard_normal((5, 3, 4)) * (np.arange(5)[:, None, None] < case.ends[:, None])
+    cpu, cuda = (backpropagate(on(case, backend), gh, last) for backend in ("cpu", "cuda"))
+    assert_gradients(cuda, cpu, 1e-12)
+    np.testing.assert_array_equal(cuda.s[4, 1], last[1])
+
+
+@inside
+def test_analyses_that_are_made_of_products():
+    case = make_case("lstm", lengths=UNEVEN)
+    cpu, cuda = on(case, "cpu"), on(case, "cuda")
+    loss = loss_of(case, cpu)
+    np.testing.assert_allclose(
+        rg.gradient_flow(cuda, loss).log_norm, rg.gradient_flow(cpu, loss).log_norm, rtol=0, atol=1e-11
+    )
+    for options in ({"window": 3}, {"k1": 2, "k2": 3}):
+        assert_gradients(rg.truncated_bptt(cuda, loss, **options), rg.truncated_bptt(cpu, loss, **options), 1e-12)
+    assert_gradients(rg.rtrl(cuda, loss), rg.rtrl(cpu, loss), 1e-12, names={"W", "U", "b", "V", "c"})
+    u = np.random.default_rng(0).standard_normal(cpu.states.shape[1:])
+    chains = rg.jacobian_chain(cpu), rg.jacobian_chain(cuda)
+    assert_close(chains[1].vjp(u, 5, 0), chains[0].vjp(u, 5, 0), 1e-12)
+    assert_close(chains[1].jvp(u, 5, 0), chains[0].jvp(u, 5, 0), 1e-12)
+    np.testing.assert_allclose(chains[1].log_norm(5, 1), chains[0].log_norm(5, 1), atol=1e-12)
+
+
+# ---------------------------------------------------------------- where operands lie, pieces, threads
+
+
+def everything(cell, dtype="float64", **options):
+    case = make_case(cell, **{"lengths": UNEVEN, "dtype": dtype, **options})
+    return kernel_results(case, on(case, "cuda"))
+
+
+def assert_same(found, expected):
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@inside
+@pytest.mark.parametrize("cell", ["lstm", "gru_delayed"])
+def test_weights_in_shared_memory_or_not(cell, monkeypatch):
+    from rnngrad.kernels.cuda import block
+
+    expected, levels = everything(cell), set()
+    place = block.placement
+
+    def noted(*args):
+        levels.add(place(*args)[0])
+        return place(*args)
+
+    monkeypatch.setattr(block, "placement", noted)
+    for limit in (0, 700, 1 << 20):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        assert_same(everything(cell), expected)
+    assert levels == {block.GLOBAL, block.SHARED, block.WEIGHTS_SHARED}
+
+
+@inside
+@pytest.mark.parametrize(
+    ("options", "free", "cut"),
+    [({}, 6000.0, "samples"), ({"T": 20, "B": 1, "lengths": [17]}, 2500.0, "steps")],
+    ids=["samples", "steps"],
+)
+def test_a_job_larger_than_the_memory_is_cut(options, free, cut, monkeypatch):
+    from rnngrad.kernels.cuda import pieces
+
+    expected, spans, halves = everything("gru_reset_before", **options), [], []
+    in_spans, in_time = pieces.spans, pieces.in_time
+
+    def noted(count, size):
+        spans.append((count, size))
+        return in_spans(count, size)
+
+    monkeypatch.setattr(pieces, "spans", noted)
+    monkeypatch.setattr(pieces, "in_time", lambda *args: halves.append(args) or in_time(*args))
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: free)
+    monkeypatch.setattr(_cuda, "processors", lambda: 1)
+    assert_same(everything("gru_reset_before", **options), expected)
+    assert any(size < count for count, size in spans) and bool(halves) == (cut == "steps")
+
+
+@inside
+def test_what_does_not_fit_at_all_is_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 500.0)
+    case = make_case("lstm")
+    with pytest.raises(MemoryError, match=r"needs .* MiB of GPU memory at once, and 0.0004768 MiB are free.*'cpu'"):
+        on(case, "cuda")
+
+
+@inside
+def test_results_do_not_depend_on_threads_blocks_or_the_run(monkeypatch):
+    expected = everything("lstm", B=9, lengths=[5, 3, 1, 4, 5, 2, 1, 5, 5])
+    for threads, processors in ((1, 1), (3, 7), (4, 2)):
+        monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+        monkeypatch.setattr(_cuda, "processors", lambda processors=processors: processors)
+        assert_same(everything("lstm", B=9, lengths=[5, 3, 1, 4, 5, 2, 1, 5, 5]), expected)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_over_many_steps_and_samples(dtype, monkeypatch):
+    from rnngrad.kernels.cuda import products
+
+    monkeypatch.setattr(products, "_ROWS", 16)
+    rng = np.random.default_rng(0)
+    da, x = rng.standard_normal((70, 3, 5)).astype(dtype), rng.standard_normal((70, 11)).astype(dtype)
+    whole = np.einsum("rc,rm->cm", da.reshape(70, 15)[:, 2:13], x[:, :9])
+    assert_close(products.outer(da, 2, 11, x, 9), whole, DTYPES[dtype])
+    assert_close(products.column_sums(da), da.sum(axis=0), DTYPES[dtype])
+    again = products.outer(da, 2, 11, x, 9)
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 9000.0)
+    np.testing.assert_array_equal(products.outer(da, 2, 11, x, 9), again)
+
+
+# ---------------------------------------------------------------- exponents
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("factor", [1e-30, 1e-9, 1e9, 1e30])
+def test_rows_beyond_the_range_of_floats(dtype, factor):
+    case = make_case("linear", T=9, dtype=dtype)
+    net = case.net.replace(W=(factor * case.net.W).astype(dtype), b=0 * case.net.b)
+    walks = []
+    for backend in ("cpu", "cuda"):
+        jacobians = rg.jacobian_chain(rg.rollout(net, 0 * case.x, 0 * case.s0, backend=backend)).jacobians
+        rows, none = np.eye(4, dtype=dtype).reshape(4, 1, 4), np.zeros(4, np.int64)
+        walks.append((*jacobians.adjoint(rows, none, none, 9, 9), *jacobians.tangent(rows, none, none, 0, 9)))
+    for found, expected in zip(walks[1], walks[0]):
+        if expected.dtype.kind == "i":
+            np.testing.assert_array_equal(found, expected)
+            if factor in (1e-30, 1e30):
+                assert np.abs(expected).max() > (300 if dtype == "float32" else 500)
+        else:
+            assert_close(found, expected, DTYPES[dtype])
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exponents_of_numbers(dtype):
+    from rnngrad.kernels.cuda import block
+
+    T, info = np.dtype(dtype).type, np.finfo(dtype)
+    values = [T(v) for v in (1, -1, 0.75, 2.0**-40, -(2.0**50), info.max, info.tiny)]
+    values += [T(info.smallest_subnormal), T(info.tiny) / T(4)]
+    for value in values:
+        assert block.exponent_of(block.exponent_key(value), value) == np.frexp(np.float64(value))[1]
+    keys = [block.exponent_key(v) for v in sorted(values, key=abs)]
+    assert keys == sorted(keys) and block.exponent_key(T(0)) == 0 < keys[0]
+    for value in (T(np.inf), T(np.nan)):
+        assert block.exponent_key(value) > keys[-1] and block.exponent_of(block.exponent_key(value), value) == 0
+    for exponent in (-200, -1, 0, 3, 100):
+        small = T(0.75)
+        assert block.times_power(small, exponent) == np.ldexp(small, exponent)
+
+
+# ---------------------------------------------------------------- what there is no kernel for
+
+
+@inside
+@pytest.mark.parametrize(
+    ("ask", "name"),
+    [
+        (lambda traj, loss: rg.hessian_vector_product(traj, loss, dict(rg.bptt(traj, loss).parameters())), "curvature"),
+        (lambda traj, loss: rg.jacobian_chain(traj).log_singular_values(5, 0), "graded singular values"),
+    ],
+    ids=["curvature", "singular values"],
+)
+def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu(ask, name):
+    case = make_case("lstm")
+    traj = on(case, "cuda")
+    loss = loss_of(case, traj)
+    with pytest.raises(rg.BackendError, match=rf"no CUDA kernel for {name}; use backend='cpu'"):
+        ask(traj, loss)
+
+
+@inside
+def test_systems_are_refused():
+    system = rg.System(lambda s, x, p: s, n_state=2, params=[1.0])
+    with pytest.raises(rg.BackendError, match="no CUDA kernel for system rollout"):
+        rg.rollout(system, s0=[0.1, 0.1], steps=3, backend="cuda")
+
+
+def assert_norms(case, **options):
+    cpu, cuda = (rg.jacobian_chain(on(case, backend)) for backend in ("cpu", "cuda"))
+    cuda._norms_one_by_one = None  # what the kernel leaves open would be found there
+    found, expected = cuda.log_norms(**options), cpu.log_norms(**options)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 if case.net.dtype == np.float64 else 1e-5)
+
+
+@inside
+@pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [
+        ("lstm", "float64"),
+        ("gru_delayed", "float32"),
+        pytest.param("gru_delayed", "float64", marks=pytest.mark.slow),
+        pytest.param("vanilla_s", "float64", marks=pytest.mark.slow),
+    ],
+)
+def test_norms_of_all_products(cell, dtype):
+    case = make_case(cell, n=3, T=5, lengths=UNEVEN, dtype=dtype)
+    assert_norms(case, ord="fro")
+    assert_norms(case)
+    states = rg.CELLS[cell].states
+    assert_norms(case, block=(states[0], states[-1]))
+
+
+@inside
+def test_norms_beyond_the_range_of_floats_of_zero_products_and_without_shared_memory(monkeypatch):
+    case = make_case("linear", n=3, T=5)
+    b = 0 * case.net.b
+    at_rest = {"b": b, "W": np.diag([1e200, 1e-200, 0.0])[None]}
+    case = dataclasses.replace(case, net=case.net.replace(**at_rest), x=0 * case.x, s0=0 * case.s0)
+    assert_norms(case)
+    norms = rg.jacobian_chain(on(case, "cuda")).log_norms()
+    np.testing.assert_allclose(norms[:, 5, 0], 1000 * np.log(10))
+    case = dataclasses.replace(case, net=case.net.replace(W=np.triu(np.ones((3, 3)), 1)[None]))
+    assert_norms(case)
+    assert np.isneginf(rg.jacobian_chain(on(case, "cuda")).log_norms()[:, 5, 0]).all()
+    for limit in (0, 700):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        assert_norms(make_case("gru", n=3, T=3, B=1))
+
+
+@inside
+def test_doctor_tests_cuda_too(monkeypatch):
+    from rnngrad import doctor
+
+    assert [(backend, passed) for backend, passed, _ in doctor.self_tests()] == [("cpu", True), ("cuda", True)]
+    assert ("CUDA device", "simulator") in list(doctor.facts())
+    plain = doctor.rollout
+    monkeypatch.setattr(
+        doctor,
+        "rollout",
+        lambda net, x, backend: plain(net, x * (1 + 1e-9 * (backend == "cuda")), backend=backend),
+    )
+    assert [passed for _, passed, _ in doctor.self_tests()] == [True, False]
+
+
+# ---------------------------------------------------------------- frames
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("k", "N"), [(1, 5), (3, 4), (8, 8), (11, 13)])
+def test_qr_of_frames(dtype, k, N, monkeypatch):
+    from rnngrad.dynamics.frames import orthonormalize
+
+    rng = np.random.default_rng(0)
+    Y = rng.standard_normal((3, k, N)).astype(dtype)
+    exponents = rng.integers(-3, 4, (3, k))
+    given = np.ldexp(Y.astype(float), exponents[..., None])
+    results = []
+    for limit in (1 << 20, 0):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        results.append(orthonormalize(Y, exponents, "cuda"))
+    for first, second in zip(*results):
+        np.testing.assert_array_equal(first, second)
+    Q, R, shift, stretch = results[0]
+    eps = np.finfo(dtype).eps
+    assert Q.dtype == R.dtype == np.dtype(dtype)
+    assert np.abs(Q @ Q.swapaxes(1, 2) - np.eye(k)).max() < 200 * eps * 2.0 ** max(stretch.max(), 1)
+    back = np.ldexp(np.einsum("bjc,bjn->bcn", R.astype(float), Q.astype(float)), shift[..., None])
+    assert_close(back, given, 20 * eps)
+    assert (np.tril(R, -1) == 0).all() and (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+    for truth, found in zip(orthonormalize(Y, exponents, "cpu"), results[0]):
+        if truth.dtype.kind == "f":
+            assert_close(found, truth, 2000 * eps)
+        else:
+            np.testing.assert_array_equal(found, truth)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_qr_of_rows_that_depend_vanish_or_are_no_numbers(dtype):
+    from rnngrad.dynamics.frames import orthonormalize
+
+    rng = np.random.default_rng(1)
+    Y = rng.standard_normal((4, 5, 6)).astype(dtype)
+    Y[0, 3] = Y[0, 0] - Y[0, 1]
+    Y[1, 0] = 0
+    Y[2, 4, 2] = np.nan
+    exponents = np.zeros((4, 5), np.int64)
+    exponents[3, 2] = 40 if dtype == "float64" else 12  # stretched: goes through twice
+    Q, R, _, stretch = orthonormalize(Y, exponents, "cuda")
+    _, truth, _, expected = orthonormalize(Y, exponents, "cpu")
+    np.testing.assert_array_equal(stretch, expected)
+    assert stretch[0] == stretch[1] == 1 << 40 and stretch[2] == 1 << 41 and R[0, 3, 3] == R[1, 0, 0] == 0
+    for b in (0, 1, 3):
+        assert np.abs(Q[b] @ Q[b].T - np.eye(5)).max() < 50 * np.finfo(dtype).eps
+    assert_close(R[3], truth[3], 1e4 * np.finfo(dtype).eps)
+
+
+def assert_frames(case, steps, blocks, k, seed=0):
+    from rnngrad.dynamics.frames import Carried, carry, random_frames
+    from rnngrad.dynamics.jacobian import local_jacobians
+
+    start = random_frames(case.x.shape[1], k, case.net.state_shape, np.float64, np.random.default_rng(seed))
+    found = []
+    for backend in ("cpu", "cuda"):
+        carried = Carried.start(start.copy())
+        jacobians = local_jacobians(on(case, backend)).in_float64()
+        found.append((carry(jacobians, carried, 2, blocks, steps), carried))
+    (logs, cpu), (logs_cuda, cuda) = found
+    np.testing.assert_allclose(logs_cuda, logs, rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(cuda.lost_at, cpu.lost_at)
+    np.testing.assert_array_equal(cuda.qrs, cpu.qrs)
+    np.testing.assert_array_equal(cuda.interval, cpu.interval)
+    np.testing.assert_allclose(cuda.log_stretch, cpu.log_stretch)
+    np.testing.assert_allclose(cuda.frames, cpu.frames, rtol=0, atol=1e-8)
+
+
+@inside
+@pytest.mark.parametrize(
+    "cell", [c if c in ("lstm", "vanilla_s", "gru_delayed") else pytest.param(c, marks=pytest.mark.slow) for c in CELLS]
+)
+def test_frames_are_carried_as_on_the_cpu(cell):
+    net = rg.CELLS[cell]
+    assert_frames(make_case(cell, n=3, T=10, B=2), steps=2, blocks=4, k=min(2, 3 * net.n_states))
+
+
+@inside
+def test_frames_with_padding_shared_weights_or_not_and_in_pieces(monkeypatch):
+    case = make_case("lstm", n=3, T=10, B=3, lengths=[10, 7, 4])
+    assert_frames(case, steps=6, blocks=1, k=1)  # the last steps of a block are fewer than were wanted
+    for limit in (0, 5000, 1 << 20):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        assert_frames(case, steps=4, blocks=2, k=6)
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 16_000.0)
+    assert_frames(case, steps=4, blocks=2, k=6)
+
+
+@inside
+def test_steps_that_stretch_too_far_are_taken_again():
+    """Three steps of no stretch lengthen the interval, then each step stretches by 17 bits."""
+    from rnngrad.dynamics.frames import Carried, carry, random_frames
+    from rnngrad.dynamics.jacobian import local_jacobians
+
+    case = make_case("linear", n=3, T=9, B=1)
+    case = dataclasses.replace(case, net=case.net.replace(W=np.eye(3)[None]))
+    start, found = random_frames(1, 3, (1, 3), np.float64, np.random.default_rng(0)), []
+    for backend in ("cpu", "cuda"):
+        jacobians, carried = local_jacobians(on(case, backend)), Carried.start(start.copy())
+        jacobians.update_a[3:, 0, 0, 0] = [1.0, 1e-5, 1e-2]
+        found.append((carry(jacobians, carried, 0, 1, 9), carried.qrs, carried.interval))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(found[1][1:], found[0][1:])
+
+
+@inside
+def test_products_in_triangular_form_and_covariant_vectors_use_the_cuda_qr(monkeypatch):
+    from rnngrad.kernels import cuda as kernels
+
+    calls, qr = [], kernels.orthonormalize
+    monkeypatch.setattr(kernels, "orthonormalize", lambda *args: calls.append("qr") or qr(*args))
+    traj = on(make_case("vanilla", n=2, T=6, B=1), "cuda")
+    with pytest.raises(rg.BackendError, match="graded singular values"):
+        rg.jacobian_chain(traj).log_singular_values(6, 0)
+    assert calls
+    calls.clear()
+    rg.covariant_vectors(on(make_case("vanilla", n=2, T=30, B=1), "cuda"), k=1, settle=2)
+    assert calls
+
+
+@inside
+def test_frames_of_more_vectors_than_a_block_takes_at_once(monkeypatch):
+    from rnngrad.kernels.cuda import block
+
+    for name in ("frames", "orthonormalize", "block"):
+        module = sys.modules[f"rnngrad.kernels.cuda.{name}"]
+        monkeypatch.setattr(module, "MOST_ROWS", block.TILE)
+        monkeypatch.setattr(module, "KEYS", 2 * block.TILE)
+    case = make_case("linear", n=7, T=6, B=1)
+    net = case.net.replace(W=np.diag([1e-9, 1e9, 1e160, 1e-160, 1e7, 1e-200, 1e90])[None], b=0 * case.net.b)
+    assert_frames(dataclasses.replace(case, net=net, x=0 * case.x, s0=0 * case.s0), steps=2, blocks=2, k=7)
+
+
+@inside
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_singular_steps_and_steps_that_are_no_numbers():
+    case = make_case("vanilla", "relu", n=4, T=9, B=2)
+    assert_frames(case, steps=3, blocks=2, k=4)
+    from rnngrad.dynamics.frames import Carried, carry, random_frames
+    from rnngrad.dynamics.jacobian import local_jacobians
+
+    jacobians = local_jacobians(on(make_case("linear", n=3, T=6, B=2), "cuda"))
+    jacobians.update_a[3, 1] = np.inf
+    start = random_frames(2, 2, (1, 3), np.float64, np.random.default_rng(0))
+    with pytest.raises(OverflowError, match="sample 1 is not finite at step"):
+        carry(jacobians, Carried.start(start), 0, 1, 6)
+
+
+@inside
+def test_lyapunov_exponents():
+    net = rg.Network.init("gru", 1, 4, seed=3)
+    x = np.random.default_rng(0).standard_normal((40, 1, 1))
+    cpu, cuda = (rg.lyapunov_spectrum(net, x, transient=8, backend=backend) for backend in ("cpu", "cuda"))
+    np.testing.assert_allclose(cuda.exponents, cpu.exponents, rtol=0, atol=1e-10)
+
+
+@inside
+@pytest.mark.slow
+def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import gpu_check
+
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "check")])
+    assert gpu_check.main() == 0
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert len(report["parity"]) == 9 and report["timings"] and all(row["passed"] for row in report["parity"])
+    assert "All checks passed" in (tmp_path / "check.md").read_text()
+    right = gpu_check.results
+    monkeypatch.setattr(
+        gpu_check, "results", lambda *args: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args).items()}
+    )
+    assert gpu_check.main() == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- arrays that stay on the device
+
+
+def to_device(array):
+    return _cuda.load().to_device(array)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before", "continuous", "mrnn"])
+def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
+    case = make_case(cell, lengths=UNEVEN, dtype=dtype)
+    expected = on(case, "cuda")
+    x, s0 = to_device(case.x), to_device(case.s0)
+    copied = []
+    download = _cuda.download
+    monkeypatch.setattr(_cuda, "download", lambda array, into: copied.append(into.nbytes) or download(array, into))
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 1500.0)  # of what is there already, nothing is cut
+    traj = rg.rollout(case.net, x, s0, case.lengths)
+    J = rg.jacobians(traj)
+    assert isinstance(traj, rg.DeviceTrajectory) and max(copied) <= 8 * traj.B  # first steps that are not finite
+    monkeypatch.undo()
+    assert _cuda.is_device_array(J) and (traj.T, traj.B) == (expected.T, expected.B)
+    for name in ("states", "h", "y", "a"):
+        assert _cuda.is_device_array(getattr(traj, name))
+        np.testing.assert_array_equal(getattr(traj, name).copy_to_host(), getattr(expected, name))
+    np.testing.assert_array_equal(J.copy_to_host(), rg.jacobians(expected))
+    np.testing.assert_array_equal(rg.jacobian_chain(traj).product(4, 1), rg.jacobian_chain(expected).product(4, 1))
+    back = traj.to_host()
+    for name in ("x", "states", "h", "y", "a", "a2", "emitted", "inner", "lengths", "diverged"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
+    loss = loss_of(case, back)
+    assert_gradients(rg.bptt(back, loss), rg.bptt(expected, loss), 1e-15)
+    with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
+        rg.bptt(traj, loss)
+
+
+@inside
+def test_device_arrays_that_are_not_contiguous_are_copied_there():
+    case = make_case("gru", T=6)
+    every = np.repeat(case.x, 2, axis=0)
+    traj = rg.rollout(case.net, to_device(every)[::2], case.s0, backend="cuda")
+    np.testing.assert_array_equal(traj.states.copy_to_host(), on(case, "cuda").states)
+
+
+@inside
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_device_arrays_that_do_not_fit():
+    case = make_case("lstm")
+    net, x = case.net, case.x
+    hole = x.copy()
+    hole[3, 1, 2] = np.nan
+    for value, message in (
+        (hole, r"x is not finite at index \(3, 1, …\)"),
+        (x[:, 0], r"x has shape \(5, 3\); it must have shape \(T, B, 3\)"),
+        (x.astype(np.float32), "x has dtype float32; it must be float64 as net is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rg.rollout(net, to_device(np.ascontiguousarray(value)))
+    with pytest.raises(ValueError, match="x lives on a GPU, and backend is 'cpu'"):
+        rg.rollout(net, to_device(x), backend="cpu")
+    with pytest.raises(ValueError, match="batch_first, dropout and steps are for NumPy arrays"):
+        rg.rollout(net, to_device(x), batch_first=True)
+    with pytest.raises(ValueError, match="net is a Stack; on a GPU it must be a Network"):
+        rg.rollout(rg.Stack.init(["lstm"], n_inputs=3, n_hidden=[4], seed=0), to_device(x))
+    with pytest.warns(rg.DivergenceWarning, match=r"at step 2 \(sample 0; 3 of 3"):
+        linear = make_case("linear").net
+        traj = rg.rollout(linear.replace(W=1e200 * linear.W), to_device(x), to_device(1e10 + 0 * case.s0[:, :1]))
+    np.testing.assert_array_equal(traj.diverged, 2)
+    with pytest.raises(ValueError, match="not finite from step 2"):
+        rg.jacobians(traj)
