@@ -42,6 +42,8 @@ _NAMES = {
     "flatten_parameters": "gradients.flat",
     "unflatten_parameters": "gradients.flat",
     "GradientFlow": "gradients.flow",
+    "solve_fixed_point": "fixedpoint.solve",
+    "FixedPoint": "fixedpoint.solve",
     "growth_bounds": "analysis.bounds",
     "numerical_radius": "analysis.numerical_range",
     "linear_recurrence": "analysis.linear",
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
     from .dynamics.system import System
     from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
+    from .fixedpoint.solve import FixedPoint, solve_fixed_point
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt
     from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product

@@ -164,14 +164,14 @@ def _scratch(R, columns):
 
 
 @inner()
-def _factored_room(system, like):
+def factored_room(system, like):
     R, _, n = like.shape
     gates, P2 = system[4], system[0][2].shape[3]
     return np.empty((R, gates, n), like.dtype), np.empty((R, P2, n), like.dtype), np.empty((R, n), like.dtype)
 
 
 @inner()
-def _factored_step(system, scratch, current, new, sample, t):
+def factored_step(system, scratch, current, new, sample, t):
     factors, weights, masks, emits_state, gates = system
     adjoint_step(current, new, scratch, sample, t, factors, weights, masks, emits_state, gates, False)
 
@@ -228,7 +228,7 @@ def _make(name, step, step_room):
     return run
 
 
-_factored_norms = _make("factored", _factored_step, _factored_room)
+_factored_norms = _make("factored", factored_step, factored_room)
 _dense_norms = _make("dense", _dense_step, _dense_room)
 
 
