@@ -44,6 +44,8 @@ _NAMES = {
     "GradientFlow": "gradients.flow",
     "solve_fixed_point": "fixedpoint.solve",
     "FixedPoint": "fixedpoint.solve",
+    "implicit_gradient": "fixedpoint.adjoint",
+    "ImplicitGradients": "fixedpoint.adjoint",
     "growth_bounds": "analysis.bounds",
     "numerical_radius": "analysis.numerical_range",
     "linear_recurrence": "analysis.linear",
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
     from .dynamics.system import System
     from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
+    from .fixedpoint.adjoint import ImplicitGradients, implicit_gradient
     from .fixedpoint.solve import FixedPoint, solve_fixed_point
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt
