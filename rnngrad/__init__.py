@@ -44,6 +44,8 @@ _NAMES = {
     "GradientFlow": "gradients.flow",
     "solve_fixed_point": "fixedpoint.solve",
     "FixedPoint": "fixedpoint.solve",
+    "find_fixed_points": "fixedpoint.find",
+    "FixedPoints": "fixedpoint.find",
     "implicit_gradient": "fixedpoint.adjoint",
     "ImplicitGradients": "fixedpoint.adjoint",
     "growth_bounds": "analysis.bounds",
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
     from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
     from .fixedpoint.adjoint import ImplicitGradients, implicit_gradient
+    from .fixedpoint.find import FixedPoints, find_fixed_points
     from .fixedpoint.solve import FixedPoint, solve_fixed_point
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt

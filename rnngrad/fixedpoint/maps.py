@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,10 @@ class Clamped:
     period: int = 1
     backend: str = "auto"
 
+    def at(self, B: int) -> Clamped:
+        """The same for B samples of the one input."""
+        return dataclasses.replace(self, x=np.broadcast_to(self.x[:1], (B, self.net.m)))
+
     def trajectory(self, s: NDArray, at: Any = ...) -> Trajectory:
         """The ``period`` steps from states s (R, S, n), those of the samples ``at``."""
         x = np.broadcast_to(self.x[at], (self.period, len(s), self.net.m))
@@ -33,7 +38,7 @@ class Clamped:
 
     def image(self, s: NDArray, at: Any = ...) -> NDArray:
         """f^p(s), (R, S, n)."""
-        return self.trajectory(s, at).states[-1]
+        return self.trajectory(s, at).states[-1] if len(s) else s
 
     def jacobians(self, traj: Trajectory) -> Any:
         """df^p/ds along trajectories of :meth:`trajectory`, as the local Jacobians of one step."""
@@ -78,6 +83,6 @@ def held_input(net: Any, x: Any, B: int | None) -> NDArray:
 
 def lengths_of(rows: NDArray) -> NDArray[np.float64]:
     """Euclidean length of each row (R, ...); not finite where an entry is not."""
-    flat = rows.reshape(len(rows), -1).astype(np.float64, copy=False)
+    flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.sqrt(np.einsum("ri,ri->r", flat, flat))

@@ -51,8 +51,8 @@ class FixedPoint(Result):
     status : ndarray (B,) of str
         "converged"; "rounding": tol is below what rounding leaves, the residual is as small as it gets; "oscillating":
         on a cycle (its length is in ``cycle``); "diverged": grew or left the finite numbers; "outside": f is not finite
-        at the start; "invalid": the start is not finite; "slow": Newton came to a local minimum of the residual that is
-        no fixed point; "singular": out of iterations where I - J is singular or nearly so; "limit": out of iterations.
+        at the start; "invalid": the start is not finite; "limit", "singular": out of iterations, where I - J is regular
+        or singular.
     cycle : ndarray (B,)
         Length of the cycle a sample is on, 0 where none was seen.
     method : str
@@ -218,7 +218,7 @@ def start_states(net: Any, starts: NDArray | None, B: int, name: str) -> tuple[N
     finite = np.isfinite(starts)
     given = starts if finite.all() else np.where(finite, starts, starts.dtype.type(0))
     s = np.array(initial_state(net, given, B), order="C")
-    bad = ~(finite.reshape(B, -1).all(axis=1) if starts.ndim == 3 else np.full(B, finite.all()))
+    bad = ~(finite.reshape(B, net.N).all(axis=1) if starts.ndim == 3 else np.full(B, finite.all()))
     s[bad] = 0
     return s, bad
 
