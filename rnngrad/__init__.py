@@ -45,6 +45,8 @@ _NAMES = {
     "solve_fixed_point": "fixedpoint.solve",
     "FixedPoint": "fixedpoint.solve",
     "find_fixed_points": "fixedpoint.find",
+    "fixed_point_portrait": "fixedpoint.portrait",
+    "continue_fixed_point": "fixedpoint.continuation",
     "FixedPoints": "fixedpoint.find",
     "implicit_gradient": "fixedpoint.adjoint",
     "ImplicitGradients": "fixedpoint.adjoint",
@@ -126,7 +128,9 @@ if TYPE_CHECKING:
     from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
     from .fixedpoint.adjoint import ImplicitGradients, implicit_gradient
+    from .fixedpoint.continuation import continue_fixed_point
     from .fixedpoint.find import FixedPoints, find_fixed_points
+    from .fixedpoint.portrait import fixed_point_portrait
     from .fixedpoint.solve import FixedPoint, solve_fixed_point
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt

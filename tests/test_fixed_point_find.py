@@ -262,7 +262,7 @@ def test_bad_arguments():
         ((starts,), {"period": 0}, r"period is 0; it must be at least 1"),
         ((starts,), {"merge": 1.0}, r"merge is 1.0; it must be in \[0.0, 0.1\]"),
         ((starts,), {"max_iterations": 0}, r"max_iterations is 0"),
-        ((starts.astype(np.float32),), {}, r"starts has dtype float32|s0 has dtype float32"),
+        ((starts.astype(np.float32),), {}, r"starts has dtype float32"),
     ):
         with pytest.raises(ValueError, match=message):
             find(*arguments, **options)

@@ -237,17 +237,17 @@ def _batch(s0: Any) -> int:
     return len(starts) if starts is not None and starts.ndim == 3 else 1
 
 
-def initial_state(net: Any, s0: Any, B: int) -> NDArray:
+def initial_state(net: Any, s0: Any, B: int, name: str = "s0") -> NDArray:
     """s_0 as (B, S, n)."""
     S, n = net.state_shape
     if s0 is None:
         return np.zeros((B, S, n), net.dtype)
-    ndim = _checks.numbers("s0", s0).ndim
+    ndim = _checks.numbers(name, s0).ndim
     if ndim == 1 and S == 1:
-        return np.broadcast_to(_checks.array("s0", s0, (n,), net.dtype), (B, S, n))
+        return np.broadcast_to(_checks.array(name, s0, (n,), net.dtype), (B, S, n))
     if ndim == 2 and np.shape(s0) == (S, n):
-        return np.broadcast_to(_checks.array("s0", s0, (S, n), net.dtype), (B, S, n))
-    return _checks.array("s0", s0, (B, S, n), net.dtype)
+        return np.broadcast_to(_checks.array(name, s0, (S, n), net.dtype), (B, S, n))
+    return _checks.array(name, s0, (B, S, n), net.dtype)
 
 
 def constants(net: Network) -> NDArray:

@@ -38,6 +38,9 @@ _DRAWN_BY = {
     "PhaseDiagram": "phase_diagram",
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
+    "FixedPointPortrait": "fixed_points",
+    "Branch": "branch",
+    "Branches": "branch",
 }
 
 

@@ -217,7 +217,7 @@ def start_states(net: Any, starts: NDArray | None, B: int, name: str) -> tuple[N
         return np.zeros((B, *net.state_shape), net.dtype), np.zeros(B, np.bool_)
     finite = np.isfinite(starts)
     given = starts if finite.all() else np.where(finite, starts, starts.dtype.type(0))
-    s = np.array(initial_state(net, given, B), order="C")
+    s = np.array(initial_state(net, given, B, name), order="C")
     bad = ~(finite.reshape(B, net.N).all(axis=1) if starts.ndim == 3 else np.full(B, finite.all()))
     s[bad] = 0
     return s, bad
