@@ -180,3 +180,25 @@ def test_bad_arguments_are_named(run, capsys, name, arguments, message):
     with pytest.raises(SystemExit):
         run(name, *arguments)
     assert message in capsys.readouterr().err
+
+
+def test_pitchfork(run, capsys):
+    """The outer curves are w = atanh(h)/h; h = 0 is stable for |w| < 1."""
+    arrays = run("pitchfork", "--largest", 2)
+    assert "flip at w = -1, branch at w = 1" in capsys.readouterr().out
+    w, stable = arrays["0.parameter"], arrays["0.stable"]
+    np.testing.assert_array_equal(stable, np.abs(w) < 1)
+    for curve, sign in (("1", 1), ("2", -1)):
+        h = arrays[f"{curve}.s"][:, 0, 0]
+        np.testing.assert_allclose(np.arctanh(h) / h, arrays[f"{curve}.parameter"], rtol=1e-7)
+        assert (sign * h > 0).all() and arrays[f"{curve}.stable"].all()
+
+
+def test_flip_flop(run, capsys):
+    """One bit: two memories and the saddle between them."""
+    arrays = run("flip_flop", "--bits", 1, "--units", 8, "--steps", 150, "--starts", 60)
+    printed = capsys.readouterr().out
+    assert "contents held by stable points: 2 of 2" in printed and "2 with 0, 1 with 1" in printed
+    assert arrays["unstable"].tolist() == [0, 0, 1] and arrays["modes"].shape == (1, 2, 2)
+    low, middle, high = sorted(arrays["points"], key=lambda point: point[0])
+    assert low[0] < middle[0] < high[0] and arrays["paths"].shape[0] == 10

@@ -39,6 +39,7 @@ _DRAWN_BY = {
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
     "FixedPointPortrait": "fixed_points",
+    "AdjointConvergence": "adjoint_convergence",
     "Branch": "branch",
     "Branches": "branch",
 }

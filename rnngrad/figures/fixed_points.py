@@ -13,7 +13,7 @@ from .style import BLACK, BLUE, GREEN, ORANGE, RED, legend_below, title
 def draw(ax: Any, result: Any) -> Any:
     """Draw a :class:`rnngrad.fixedpoint.portrait.FixedPointPortrait`."""
     if len(result.paths):
-        ax.add_collection(LineCollection(list(result.paths), colors=BLUE, lw=0.5, alpha=0.45))
+        ax.add_collection(LineCollection(list(result.paths), colors=BLUE, lw=0.5, alpha=0.4))
         ax.plot([], [], color=BLUE, lw=0.8, label="trajectories")
     if len(result.modes):
         ax.add_collection(LineCollection(list(result.modes), colors=RED, lw=1.6, alpha=0.9, zorder=3))

@@ -27,6 +27,7 @@ from .solve import FixedPoint
 
 Method = Literal["iteration", "neumann", "cg", "gmres", "bicgstab", "lu"]
 _ROUNDS = 4  # of refinement
+_MARGIN, _LEAST = 0.1, 1e-13  # of the accuracy that is still missing; and no method reduces a residual further at once
 _WORKS_ANYWHERE = ("lu", "gmres")
 
 
@@ -166,9 +167,9 @@ def _neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArra
         b = int(np.argmax(fp.spectral_radius))
         raise _failure(fp, local, "neumann", np.array([b]), "the series diverges")
     at = np.arange(len(g))
-    z, iterations, _ = iteration(local, g, at, 0, terms=terms)
+    z, iterations, _ = iteration(local, g, at, 0, 0.0, terms=terms)
     missing = _misses(local, z, g, at)
-    rest = SOLVERS["lu"](local, missing, at, 1)[0]
+    rest = SOLVERS["lu"](local, missing, at, 1, 0.0)[0]
     scale, size = lengths_of(g), lengths_of(z + rest)
     with np.errstate(invalid="ignore", divide="ignore"):
         residual = np.where(scale > 0, lengths_of(missing) / scale, 0.0)
@@ -189,9 +190,10 @@ def _judged(
     at = np.concatenate([np.arange(B), np.arange(B)])
     z, iterations = np.zeros_like(wanted), np.zeros(2 * B, np.int64)
     misses, open_ = wanted, np.arange(2 * B)
-    residual, error = np.ones(2 * B), np.full(2 * B, np.inf)
+    residual, error = np.ones(2 * B), np.ones(2 * B)
     for _ in range(_ROUNDS):
-        step, count, done = SOLVERS[method](local, misses, at[open_], limit)
+        reduction = float(np.clip(_MARGIN * tol / error[open_].max(), _LEAST, _MARGIN))
+        step, count, done = SOLVERS[method](local, misses, at[open_], limit, reduction)
         iterations[open_] += count
         if not done.all():
             bad = np.unique(at[open_[~done]])

@@ -1,7 +1,8 @@
 """Solving z - z J = g for rows z, by every method of the adjoint; each says how many iterations a row took.
 
-A method takes (local Jacobians of one step in float64, g (R, S, n), places at (R,), limit) and returns (z, iterations
-(R,), done (R,)): it lowers the residual by ``REDUCTION`` where ``done``. Refinement and judgement stand in ``adjoint``.
+A method takes (local Jacobians of one step in float64, g (R, S, n), places at (R,), limit, reduction) and returns (z,
+iterations (R,), done (R,)): where ``done`` it lowered the residual by the factor ``reduction``, or to rounding.
+Refinement and judgement stand in ``adjoint``.
 """
 
 from __future__ import annotations
@@ -20,26 +21,29 @@ from .maps import lengths_of
 from .solve import TILE, history_arrays
 from .spectrum import products
 
-REDUCTION = 1e-11  # of the residual by one call of a method
 _RESTART = 100  # of GMRES
 
 Solved = tuple[NDArray, NDArray[np.int64], NDArray[np.bool_]]
 
 
-def iteration(local: Any, g: NDArray, at: NDArray, limit: int, *, terms: int | None = None) -> Solved:
+def iteration(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float, *, terms: int | None = None) -> Solved:
     """z <- z J + g (Almeida 1987; Pineda 1987); ``terms`` = K stops at sum over k < K of g J^k."""
     scale = lengths_of(g)
     scale[scale == 0] = 1.0
     g = g / scale[:, None, None]
     z = g.copy()
     limit = limit if terms is None else terms - 1
-    settings = (REDUCTION if terms is None else -1.0, True, limit, 0, 1.0, 1, TILE)
+    settings = (reduction if terms is None else -1.0, limit, 0, 1.0, TILE)
     history = history_arrays(limit, len(g))
     local.adjoint_fixed_point(z, history, settings, g, at)
-    return z * scale[:, None, None], history[1], history[2] == find_backend().CONVERGED
+    kernels = find_backend()
+    done = np.isin(
+        history[2], (kernels.CONVERGED, kernels.STALLED)
+    )  # stalled at rounding: refinement goes on from there
+    return z * scale[:, None, None], history[1], done
 
 
-def lu(local: Any, g: NDArray, at: NDArray, limit: int) -> Solved:
+def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Solved:
     """Elimination of the dense I - J^T."""
     z, done = np.zeros_like(g), np.ones(len(g), np.bool_)
     J = local.dense()[0]
@@ -59,7 +63,7 @@ def lu(local: Any, g: NDArray, at: NDArray, limit: int) -> Solved:
 def krylov(solver: Callable[..., Any], normal: bool, **options: Any) -> Callable[..., Solved]:
     """A method of SciPy on A z = g, A = I - J^T, by products with J; ``normal``: on A^T A z = A^T g."""
 
-    def method(local: Any, g: NDArray, at: NDArray, limit: int) -> Solved:
+    def method(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Solved:
         shape = (int(at.max(initial=0)) + 1, *g.shape[1:])
         N = int(np.prod(shape[1:]))
         z, iterations, done = np.zeros_like(g), np.zeros(len(g), np.int64), np.zeros(len(g), np.bool_)
@@ -81,7 +85,7 @@ def krylov(solver: Callable[..., Any], normal: bool, **options: Any) -> Callable
 
             A = LinearOperator((N, N), matvec=both if normal else forth, dtype=np.float64)
             own = back(own) if normal else own
-            found, failed = solver(A, own, rtol=REDUCTION, atol=0.0, maxiter=limit, callback=tick, **options)
+            found, failed = solver(A, own, rtol=reduction, atol=0.0, maxiter=limit, callback=tick, **options)
             z[r], iterations[r], done[r] = found.reshape(g[r].shape), count[0], failed == 0
         return z, iterations, done
 

@@ -189,7 +189,7 @@ def solve_fixed_point(
         residuals, iterations, status = done.history, done.iterations, done.status
         s = done.s
     else:
-        settings = (tol, False, limit, window if method == "anderson" else 0, damping, 1, TILE)
+        settings = (tol, limit, window if method == "anderson" else 0, damping, TILE)
         residuals, iterations, status = iterate(here, s, settings)
     status[invalid] = "invalid"
     residual = residuals[iterations, np.arange(len(s))]
@@ -226,7 +226,7 @@ def start_states(net: Any, starts: NDArray | None, B: int, name: str) -> tuple[N
 def iterate(here: Clamped, s: NDArray, settings: tuple[Any, ...]) -> tuple[NDArray, NDArray, NDArray]:
     """Move s (B, S, n) in place to where the iteration ends: (history (K+1, B), iterations, status)."""
     net, kernels, B = here.net, find_backend(here.backend), len(s)
-    residuals, iterations, ends = history_arrays(settings[2], B)
+    residuals, iterations, ends = history_arrays(settings[1], B)
     if isinstance(net, System):
         system = kernels.system_fixed_point(net.f)
         with np.errstate(all="ignore"):

@@ -64,26 +64,25 @@ def _mix(s, r, steps, changes, gram, order, weights, gamma, damping):
 def _make(name, key, cached, room, apply, cost):
     """Kernel ``run(s, residuals, iterations, ends, settings, system)`` of one map; s[B, S, n] is moved in place.
 
-    settings = (tol, relative, limit, window, damping, period, tile): stop where |g(s) - s| <= tol, times max(1, |s|)
-    if ``relative``; at most ``limit`` iterations; mix the last ``window`` steps (0: none); g is the map ``period``
-    times. residuals[k, b] = |g(s_k) - s_k| for k <= iterations[b]; ends[b] says why it ended. What s holds at the
-    end is the state whose residual comes last.
+    settings = (tol, limit, window, damping, tile): stop where |g(s) - s| <= tol, or after ``limit`` iterations; mix the
+    last ``window`` steps (0: none); ``tile`` samples iterate together. residuals[k, b] = |g(s_k) - s_k| for
+    k <= iterations[b]; ends[b] says why it ended. What s holds at the end is the state whose residual comes last.
     """
 
     @kernel(
         name,
         *key,
         cached=cached,
-        tasks=lambda s, residuals, iterations, ends, settings, *rest: -(-len(s) // settings[6]),
+        tasks=lambda s, residuals, iterations, ends, settings, *rest: -(-len(s) // settings[4]),
         work=lambda s, *rest: 30 * s.size * (8 + cost(s) / MULTIPLY_ADDS),
     )
     def run(start, stop, s, residuals, iterations, ends, settings, system):
-        tol, relative, limit, window, damping, period, tile = settings
+        tol, limit, window, damping, tile = settings
         B, S, n = s.shape
         N = S * n
         eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
         flat, beta = s.reshape(B, N), s.dtype.type(damping)
-        images = np.empty((2, tile, S, n), s.dtype)
+        image = np.empty((tile, S, n), s.dtype)
         r = np.empty((tile, N), s.dtype)
         last_s, last_r = np.empty((tile, N), s.dtype), np.empty((tile, N), s.dtype)
         steps, changes = np.empty((tile, window, N), s.dtype), np.empty((tile, window, N), s.dtype)
@@ -101,32 +100,24 @@ def _make(name, key, cached, room, apply, cost):
             left = rows
             k = 0
             while left > 0:
-                current = s[b0 : b0 + rows]
-                for p in range(period):
-                    apply(images[p % 2, :rows], current, b0, scratch, system)
-                    current = images[p % 2, :rows]
-                image = images[(period - 1) % 2].reshape(tile, N)
+                apply(image[:rows], s[b0 : b0 + rows], b0, scratch, system)
+                moved = image.reshape(tile, N)
                 for b in range(rows):
                     if not live[b]:
                         continue
                     own, rb = flat[b0 + b], r[b]
                     for i in range(N):
-                        rb[i] = image[b, i] - own[i]
+                        rb[i] = moved[b, i] - own[i]
                     size = np.sqrt(dot(rb, rb))
                     residuals[k, b0 + b] = size
-                    bound, norm = tol, 0.0
-                    near = size <= 1e4 * np.sqrt(eps)
-                    if relative or near:
-                        norm = max(1.0, np.sqrt(dot(own, own)))
-                        bound = tol * norm if relative else tol
                     since[b] = 0 if size < best[b] else since[b] + 1
                     first = residuals[0, b0 + b]
                     end = -1
-                    if size <= bound:
+                    if size <= tol:
                         end = CONVERGED
                     elif not size <= (1 + first) / (eps * eps):
                         end = NOT_FINITE
-                    elif since[b] >= _PATIENCE and near and best[b] <= 1e4 * eps * norm:
+                    elif since[b] >= _PATIENCE and size <= 1e4 * eps * max(1.0, np.sqrt(dot(own, own))):
                         end = STALLED
                     elif k == limit:
                         end = LIMIT
