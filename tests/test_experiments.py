@@ -202,3 +202,16 @@ def test_flip_flop(run, capsys):
     assert arrays["unstable"].tolist() == [0, 0, 1] and arrays["modes"].shape == (1, 2, 2)
     low, middle, high = sorted(arrays["points"], key=lambda point: point[0])
     assert low[0] < middle[0] < high[0] and arrays["paths"].shape[0] == 10
+
+
+def test_adjoint_convergence(run, capsys):
+    """The series against rho^K of a scalar network, exactly; the iteration refuses rho >= 1, the others answer."""
+    arrays = run("adjoint_convergence", "--radii", 0.5, 0.9, 1.2, "--units", 1)
+    np.testing.assert_allclose(arrays["radius"], [0.5, 0.9, 1.2], rtol=1e-9)
+    K = arrays["terms"][:30]
+    for rho, series in zip(np.abs(arrays["radius"]), arrays["series"], strict=True):
+        np.testing.assert_allclose(series[:30], rho**K, rtol=1e-4)
+    count = arrays["products.iteration"]
+    assert np.isnan(count[2]) and (np.abs(count[:2] - np.log(1e-10) / np.log([0.5, 0.9])) < [8, 40]).all()
+    assert all(np.isfinite(arrays[f"products.{name}"]).all() for name in ("cg", "gmres", "bicgstab", "lu"))
+    assert "is refused from ρ = 1.2 on" in capsys.readouterr().out
