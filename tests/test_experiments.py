@@ -215,3 +215,14 @@ def test_adjoint_convergence(run, capsys):
     assert np.isnan(count[2]) and (np.abs(count[:2] - np.log(1e-10) / np.log([0.5, 0.9])) < [8, 40]).all()
     assert all(np.isfinite(arrays[f"products.{name}"]).all() for name in ("cg", "gmres", "bicgstab", "lu"))
     assert "is refused from ρ = 1.2 on" in capsys.readouterr().out
+
+
+def test_recurrent_backpropagation(run, capsys):
+    """All gradients begin at one network; unrolled far enough, BPTT is the implicit gradient, and so is the series."""
+    sizes = ("--units", 8, "--patterns", 2, "--steps", 6, "--depth", 60)
+    arrays = run("recurrent_backpropagation", *sizes)
+    curves = [arrays[f"losses.{name}"] for name in ("implicit", "bptt", "two terms")]
+    assert len({curve[0] for curve in curves}) == 1 and curves[2][-1] != curves[0][-1]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-6)
+    assert arrays["bptt"][0] > 0.01 > 1e-9 > arrays["bptt"][-1] and arrays["neumann"][-1] < 1e-9
+    assert (arrays["radius"] < 0.6).all() and "bits that are right" in capsys.readouterr().out

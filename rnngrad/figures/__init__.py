@@ -40,6 +40,7 @@ _DRAWN_BY = {
     "MatrixPower": "matrix",
     "FixedPointPortrait": "fixed_points",
     "AdjointConvergence": "adjoint_convergence",
+    "AssociativeMemory": "associative_memory",
     "Branch": "branch",
     "Branches": "branch",
 }
