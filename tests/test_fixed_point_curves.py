@@ -118,3 +118,19 @@ def test_figures_of_curves(tmp_path):
     file = Branches((middle, upper)).save(tmp_path / "b.npz")
     with np.load(file) as arrays:
         np.testing.assert_array_equal(arrays["1.parameter"], upper.parameter)
+
+
+def test_figure_and_numbers_of_a_solution(tmp_path):
+    net = rg.Network.init("vanilla", 1, 1).replace(W=np.array([[[-3.0]]]), U=np.ones((1, 1, 1)))
+    fp = rg.solve_fixed_point(net, np.array([[0.0], [6.0]]), "picard", s0=[0.2], max_iterations=40)
+    assert fp.status.tolist() == ["oscillating", "converged"]
+    ax = fp.plot()
+    assert ax.get_title(loc="left") == "1 of 2 samples at a fixed point, within 40 iterations"
+    assert [len(lines.get_segments()) for lines in ax.collections] == [1, 1]
+    with np.load(fp.save(tmp_path / "fp.npz")) as arrays:
+        np.testing.assert_array_equal(arrays["h"], fp.h)
+        assert arrays["status"].tolist() == fp.status.tolist() and arrays["converged"].tolist() == [False, True]
+    _, points = pitchforks()
+    with np.load(points.save(tmp_path / "points.npz")) as arrays:
+        np.testing.assert_array_equal(arrays["unstable"], points.unstable)
+        assert arrays["slow.h"].shape == (0, 3)

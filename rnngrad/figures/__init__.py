@@ -39,6 +39,7 @@ _DRAWN_BY = {
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
     "FixedPointPortrait": "fixed_points",
+    "FixedPoint": "residual_history",
     "AdjointConvergence": "adjoint_convergence",
     "AssociativeMemory": "associative_memory",
     "Branch": "branch",
