@@ -180,6 +180,21 @@ def test_cycles_of_the_logistic_map():
         np.testing.assert_allclose(np.sort(3.84 * own * (1 - own)), np.sort(own), atol=1e-8)
 
 
+def test_jacobian_of_a_cycle():
+    """The Hénon map's 2-cycle: x solves a^2 x^2 - a (1 - b) x + (1 - b)^2 - a = 0, and J = J(second) J(first)."""
+    a, b = 1.4, 0.3
+    henon = rg.System(lambda s, x, p: np.array([1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]]), 2, params=[a, b])
+    points = rg.find_fixed_points(henon, box_of_starts(np.random.default_rng(0), 60, 2), period=2)
+    pair = np.roots([a * a, -a * (1 - b), (1 - b) ** 2 - a])
+    own = points.h[points.cycle_length == 2]
+    np.testing.assert_allclose(np.sort(own[:, 0]), np.sort(pair), atol=1e-9)
+    local = {k: np.array([[-2 * a * x, 1], [b, 0]]) for k, x in enumerate(own[:, 0])}
+    for k in (0, 1):
+        found = points.jacobian[points.cycle_length == 2][k]
+        np.testing.assert_allclose(found, local[1 - k] @ local[k], atol=1e-7)
+    assert len(points) == 4  # and the two fixed points
+
+
 def test_a_cycle_met_at_one_point_is_completed():
     """h <- tanh(-3 h) has the 2-cycle +-h*, h* = tanh(3 h*); only starts above 0 are given."""
     h = scipy.optimize.brentq(lambda h: h - np.tanh(3 * h), 0.5, 1)
