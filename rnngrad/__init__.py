@@ -43,6 +43,14 @@ _NAMES = {
     "flatten_parameters": "gradients.flat",
     "unflatten_parameters": "gradients.flat",
     "GradientFlow": "gradients.flow",
+    "solve_fixed_point": "fixedpoint.solve",
+    "FixedPoint": "fixedpoint.solve",
+    "find_fixed_points": "fixedpoint.find",
+    "fixed_point_portrait": "fixedpoint.portrait",
+    "continue_fixed_point": "fixedpoint.continuation",
+    "FixedPoints": "fixedpoint.find",
+    "implicit_gradient": "fixedpoint.adjoint",
+    "ImplicitGradients": "fixedpoint.adjoint",
     "growth_bounds": "analysis.bounds",
     "numerical_radius": "analysis.numerical_range",
     "linear_recurrence": "analysis.linear",
@@ -122,6 +130,11 @@ if TYPE_CHECKING:
     from .dynamics.system import System
     from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
+    from .fixedpoint.adjoint import ImplicitGradients, implicit_gradient
+    from .fixedpoint.continuation import continue_fixed_point
+    from .fixedpoint.find import FixedPoints, find_fixed_points
+    from .fixedpoint.portrait import fixed_point_portrait
+    from .fixedpoint.solve import FixedPoint, solve_fixed_point
     from .gradients.assemble import Gradients
     from .gradients.bptt import bptt
     from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product

@@ -155,15 +155,16 @@ def _name_apart(function, key):
     return text
 
 
-def inner(*key):
+def inner(*key, forced=False):
     """Decorate a loop nest called by a kernel: one thread, compiled into its caller.
 
-    ``key`` says what a closure holds, as for :func:`kernel`; none for a function of a module.
+    ``key`` says what a closure holds, as for :func:`kernel`; none for a function of a module. ``forced`` inlines it
+    whatever its size: a call with many arrays costs a tenth of a microsecond, which counts in a loop over short steps.
     """
 
     def decorate(function):
         _name_apart(function, key)
-        return numba.njit(**_FLAGS, nogil=True)(function)
+        return numba.njit(**_FLAGS, nogil=True, forceinline=forced)(function)
 
     return decorate
 

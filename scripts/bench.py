@@ -7,8 +7,8 @@
 The contenders take turns of a tenth of a second, round after round, so that a drift of the machine's speed meets all
 of them alike; the first call of a turn is not timed, and the median of the others is kept. BPTT rows include the
 forward pass and give the gradients of all parameters and of x; chain rows give dh_T/dh_k for every k, forward pass
-included; flow rows give log||dL_t/ds_k|| for every pair (t, k), beside one backward pass of our own per t. Peers that
-are not installed are left out and named.
+included; flow rows give log||dL_t/ds_k|| for every pair (t, k), beside one backward pass of our own per t; implicit
+rows solve a fixed point and give its gradient. Peers that are not installed are left out and named.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & set(os.environ):
     os.execve(sys.executable, [sys.executable, *sys.argv], clean)
 
 import numpy as np
+from _bench_fixed_point import FINDER_SIZES, IMPLICIT_SIZES, finder_row, implicit_row
 from _bench_lyapunov import LYAPUNOV_SIZES, MAP_SIZES, lyapunov_row, map_row
 
 import rnngrad as rg
@@ -280,6 +281,14 @@ def main() -> None:
         for ord in (2, "fro"):
             name = f"heat map of log-norms ({ord}) vanilla float64 n={n} T={T} B={B}"
             rows.append((name, lambda s=(n, T, B), o=ord: map_row(*s, "float64", o, jax)))
+    for n, B in IMPLICIT_SIZES:
+        for dtype in ("float64", "float32"):
+            name = f"implicit gradient vanilla {dtype} n={n} B={B}"
+            rows.append((name, lambda s=(n, B), d=dtype: implicit_row(*s, d, jax)))
+    for n, starts in FINDER_SIZES:
+        rows.append(
+            (f"fixed points vanilla float64 n={n} starts={starts}", lambda s=(n, starts): finder_row(*s, "float64"))
+        )
     words = [word for word in arguments.only.split(",") if word]
     info = machine()
     for key, value in info.items():
@@ -291,7 +300,8 @@ def main() -> None:
             continue
         ms = measure(make(), arguments.seconds)
         peers = {k: v for k, v in ms.items() if k not in ("rnngrad",)}
-        judged = {k: v for k, v in peers.items() if k != "numpy" or name.startswith("lyapunov")} or peers
+        others = {k: v for k, v in peers.items() if not k.startswith("rnngrad")}
+        judged = {k: v for k, v in others.items() if k != "numpy" or name.startswith("lyapunov")} or others or peers
         ratio = min(judged.values()) / ms["rnngrad"]
         listed = "  ".join(f"{k} {v:.1f}" for k, v in peers.items())
         print(f"{name:62s} {ms['rnngrad']:9.2f}  {listed:42s} {ratio:.2f}", flush=True)

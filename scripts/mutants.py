@@ -56,6 +56,10 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_verdict.py",
     "tests/test_backends.py",
     "tests/test_cuda_simulator.py",
+    "tests/test_fixed_point_solve.py",
+    "tests/test_fixed_point_adjoint.py",
+    "tests/test_fixed_point_find.py",
+    "tests/test_fixed_point_curves.py",
 ]
 
 #: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
@@ -94,7 +98,7 @@ MUTANTS = [
     # kernels
     ("rollout: padding keeps running", "kernels/cpu/rollout.py", "if t >= lengths[b]:", "if t > lengths[b]:"),
     ("rollout: W not transposed", "kernels/cpu/rollout.py", "pack(W, transposed=True), pack(W2", "pack(W.swapaxes(1, 2).copy(), transposed=True), pack(W2"),
-    ("rollout: second product skipped", "kernels/cpu/rollout.py", "if two_stage:\n                    inner_rows", "if False:\n                    inner_rows"),
+    ("rollout: second product skipped", "kernels/cpu/rollout.py", "if two_stage:\n            inner_rows", "if False:\n            inner_rows"),
     ("backprop: W transposed", "kernels/cpu/backprop.py", "pack(W), pack(W2)", "pack(W.swapaxes(1, 2).copy()), pack(W2)"),
     ("backprop: output adjoint one step late", "kernels/cpu/backprop.py", "gh[t, b0:b1]", "gh[max(t - 1, 0), b0:b1]"),
     ("backprop: the state's own path dropped", "kernels/cpu/backprop.py", "copy_rows(g_new[b], row, 0)", "copy_rows(g_new[b], 0 * row, 0)"),
@@ -341,6 +345,30 @@ MUTANTS = [
     ("cuda_simulator: norms: columns of the block forgotten", "kernels/cuda/norms.py", "r, c = item // columns, first + item % columns", "r, c = item // columns, item % columns"),
     ("cuda_simulator: norms: last two Lanczos vectors not orthogonal", "kernels/cuda/norms.py", "Q[w + i] -= b[j - 1] * Q[q - R + i]", "Q[w + i] -= 0.0 * Q[q - R + i]"),
     ("backends: CUDA without a look at what is missing", "kernels/__init__.py", "        _cuda.require()\n", ""),
+    ("fixed_point_solve: Picard steps back", "kernels/cpu/fixed_point.py", "rb[i] = moved[b, i] - own[i]", "rb[i] = own[i] - moved[b, i]"),
+    ("fixed_point_solve: Anderson mixes the states only", "kernels/cpu/fixed_point.py", "s[i] -= g * (steps[a, i] + beta * changes[a, i])", "s[i] -= g * steps[a, i]"),
+    ("fixed_point_solve: Anderson in the order of the ring", "kernels/cpu/fixed_point.py", "order[j] = (k - 1 - j) % window", "order[j] = (k + j) % window"),
+    ("fixed_point_solve: dependent rows are kept", "kernels/cpu/fixed_point.py", "if not pivot > eps * gram[a, a]:", "if not pivot > -1e300:"),
+    ("fixed_point_solve: stalled at rounding is not seen", "kernels/cpu/fixed_point.py", "since[b] >= _PATIENCE", "since[b] >= 100000"),
+    ("fixed_point_solve: overflow goes on", "kernels/cpu/fixed_point.py", "elif not size <= (1 + first) / (eps * eps):", "elif size > 1e308 * 10:"),
+    ("fixed_point_solve: cycles are not looked for", "fixedpoint/solve.py", "found = near.any(axis=0)", "found = near.all(axis=0)"),
+    ("fixed_point_solve: condition of J instead of I - J", "fixedpoint/spectrum.py", "np.eye(J.shape[1]) - J[finite]", "J[finite]"),
+    ("fixed_point_adjoint: J in place of its transpose", "fixedpoint/linear.py", "g[r].ravel(), trans=1)", "g[r].ravel(), trans=0)"),
+    ("fixed_point_adjoint: one term too many", "fixedpoint/linear.py", "limit = limit if terms is None else terms - 1", "limit = limit if terms is None else terms"),
+    ("fixed_point_adjoint: no random right-hand side", "fixedpoint/adjoint.py", "probes = rng.standard_normal(g.shape)", "probes = g + 1e-300 * rng.standard_normal(g.shape)"),
+    ("fixed_point_adjoint: answers are not refined", "fixedpoint/adjoint.py", "left = error[open_] > tol", "left = error[open_] > 1e6"),
+    ("fixed_point_adjoint: what did not converge is an answer", "fixedpoint/adjoint.py", "if not done.all():", "if False:"),
+    ("fixed_point_adjoint: the time axis of weights is lost", "fixedpoint/adjoint.py", "loss = dataclasses.replace(loss, weights=np.asarray(loss.weights)[None])", "pass"),
+    ("fixed_point_find: elimination without pivots", "kernels/cpu/linear.py", "if abs(A[i, k]) > abs(A[p, k]):", "if abs(A[i, k]) > 1e300:"),
+    ("fixed_point_find: slow points are not led down to", "fixedpoint/newton.py", "mu[rows] = np.where(good, np.maximum(mu[rows] / 3, 1e-15), mu[rows] * 4)", "mu[rows] = mu[rows] * 4"),
+    ("fixed_point_find: copies of a point are kept", "fixedpoint/find.py", "near = lengths_of(flat[left] - flat[first]) <= radius[first]", "near = lengths_of(flat[left] - flat[first]) <= 0"),
+    ("fixed_point_find: a double root is many", "fixedpoint/find.py", "if errors and len(groups) > 1:", "if False:"),
+    ("fixed_point_find: cycles are not completed", "fixedpoint/find.py", "if nearest == k or len(orbit) >= here.period:", "if True:"),
+    ("fixed_point_find: starts point to the order they were found in", "fixedpoint/find.py", "rank[place] = np.arange(len(place))", "rank[np.sort(place)] = np.arange(len(place))"),
+    ("fixed_point_find: Jacobians of a cycle in the wrong order", "fixedpoint/maps.py", "product = step @ product", "product = product @ step"),
+    ("fixed_point_curves: a fold is a branch", "fixedpoint/continuation.py", "(fold, branch and not fold, flip, rotation)", "(fold and branch, branch, flip, rotation)"),
+    ("fixed_point_curves: flips are looked for at 1", "fixedpoint/continuation.py", "np.linalg.slogdet(eye + J)[0], outside", "np.linalg.slogdet(eye - J)[0], outside"),
+    ("fixed_point_curves: modes of the transpose", "fixedpoint/portrait.py", "np.linalg.eig(J)", "np.linalg.eig(J[::-1, ::-1])"),
 ]  # fmt: skip
 
 

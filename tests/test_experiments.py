@@ -188,3 +188,49 @@ def test_bad_arguments_are_named(run, capsys, name, arguments, message):
     with pytest.raises(SystemExit):
         run(name, *arguments)
     assert message in capsys.readouterr().err
+
+
+def test_pitchfork(run, capsys):
+    """The outer curves are w = atanh(h)/h; h = 0 is stable for |w| < 1."""
+    arrays = run("pitchfork", "--largest", 2)
+    assert "flip at w = -1, branch at w = 1" in capsys.readouterr().out
+    w, stable = arrays["0.parameter"], arrays["0.stable"]
+    np.testing.assert_array_equal(stable, np.abs(w) < 1)
+    for curve, sign in (("1", 1), ("2", -1)):
+        h = arrays[f"{curve}.s"][:, 0, 0]
+        np.testing.assert_allclose(np.arctanh(h) / h, arrays[f"{curve}.parameter"], rtol=1e-7)
+        assert (sign * h > 0).all() and arrays[f"{curve}.stable"].all()
+
+
+def test_flip_flop(run, capsys):
+    """One bit: two memories and the saddle between them."""
+    arrays = run("flip_flop", "--bits", 1, "--units", 8, "--steps", 150, "--starts", 60)
+    printed = capsys.readouterr().out
+    assert "contents held by stable points: 2 of 2" in printed and "2 with 0, 1 with 1" in printed
+    assert arrays["unstable"].tolist() == [0, 0, 1] and arrays["modes"].shape == (1, 2, 2)
+    low, middle, high = sorted(arrays["points"], key=lambda point: point[0])
+    assert low[0] < middle[0] < high[0] and arrays["paths"].shape[0] == 10
+
+
+def test_adjoint_convergence(run, capsys):
+    """The series against rho^K of a scalar network, exactly; the iteration refuses rho >= 1, the others answer."""
+    arrays = run("adjoint_convergence", "--radii", 0.5, 0.9, 1.2, "--units", 1)
+    np.testing.assert_allclose(arrays["radius"], [0.5, 0.9, 1.2], rtol=1e-9)
+    K = arrays["terms"][:30]
+    for rho, series in zip(np.abs(arrays["radius"]), arrays["series"], strict=True):
+        np.testing.assert_allclose(series[:30], rho**K, rtol=1e-4)
+    count = arrays["products.iteration"]
+    assert np.isnan(count[2]) and (np.abs(count[:2] - np.log(1e-10) / np.log([0.5, 0.9])) < [8, 40]).all()
+    assert all(np.isfinite(arrays[f"products.{name}"]).all() for name in ("cg", "gmres", "bicgstab", "lu"))
+    assert "is refused from ρ = 1.2 on" in capsys.readouterr().out
+
+
+def test_recurrent_backpropagation(run, capsys):
+    """All gradients begin at one network; unrolled far enough, BPTT is the implicit gradient, and so is the series."""
+    sizes = ("--units", 8, "--patterns", 2, "--steps", 6, "--depth", 60)
+    arrays = run("recurrent_backpropagation", *sizes)
+    curves = [arrays[f"losses.{name}"] for name in ("implicit", "bptt", "two terms")]
+    assert len({curve[0] for curve in curves}) == 1 and curves[2][-1] != curves[0][-1]
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-6)
+    assert arrays["bptt"][0] > 0.01 > 1e-9 > arrays["bptt"][-1] and arrays["neumann"][-1] < 1e-9
+    assert (arrays["radius"] < 0.6).all() and "bits that are right" in capsys.readouterr().out

@@ -183,6 +183,25 @@ class FactoredJacobians:
         dz, dz2 = changes
         return self.tangent(v, np.zeros(len(v), np.int64), sample, t, 1, dz, dz2)[0][0]
 
+    def newton(self, r: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
+        """(I - J)^-1 r of rows r (B, S, n), one for each sample of a single step, and where I - J is regular."""
+        d, regular = np.array(r, order="C"), np.zeros(len(r), np.bool_)
+        flat = d.reshape(len(r), -1)
+        find_backend(self.backend).newton_directions(flat, regular, *self.arrays, self.net.W, second_weights(self.net))
+        return d, regular
+
+    def adjoint_fixed_point(
+        self, z: NDArray, history: tuple[NDArray, NDArray, NDArray], settings: tuple[Any, ...], g: NDArray, at: NDArray
+    ) -> None:
+        """Iterate z <- z J + g of rows z, g (R, S, n) with the J of sample at[R] of a single step, in place.
+
+        ``history`` is (residuals, iterations, ends) and ``settings`` those of the kernels' fixed-point iteration.
+        """
+        find_backend(self.backend).adjoint_fixed_point(
+            z, *history, settings, g, at, self.arrays, self.net.W, second_weights(self.net), self._masks,
+            self.net.cell.emits_state,
+        )  # fmt: skip
+
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""
         T, B = self.update_s.shape[:2]

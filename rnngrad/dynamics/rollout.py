@@ -162,23 +162,33 @@ def _run_network(
     a2 = empty((T, B, len(cell.gates2), n), dtype)
     emitted = empty((0 if cell.emits_state else T, B, n), dtype)
     inner = empty((T if cell.two_stage else 0, B, n), dtype)
-    flat = x.reshape(T * B, net.m)
-    kernels.affine(a.reshape(T * B, -1, n), flat, net.U, full_bias(net), input_runs(cell.inputs))
-    if cell.two_stage:
-        kernels.affine(a2.reshape(T * B, -1, n), flat, net.U2, net.b2, input_runs(range(len(cell.gates2))))
+    drive(net, x.reshape(T * B, net.m), a.reshape(T * B, -1, n), a2.reshape(T * B, -1, n), backend)
     kernels.rollout(cell, net.phi)(
         states, a, a2, emitted, inner, net.W, second_weights(net), lengths, constants(net), tile_rows(n)
     )
-    if cell.outputs_state:
-        h = states[1:, :, 0]
-    else:
-        h = empty((T, B, n), dtype)
-        kernels.output(cell, net.phi)(h, states[1:], constants(net))
+    h = hidden(net, states[1:], backend)
     if net.V is not None:
         h = np.ascontiguousarray(h)
     y = readout(net, h, backend)
     found = first_divergence(states, quiet)
     return Trajectory(net, x, states, h, y, lengths, found, a, a2, emitted, inner, backend)
+
+
+def drive(net: Network, x: NDArray, a: NDArray, a2: NDArray, backend: str) -> None:
+    """a = U x + b, a2 = U2 x + b2 of rows x (R, m), into a (R, P, n) and a2 (R, P2, n)."""
+    kernels, cell = find_backend(backend), net.cell
+    kernels.affine(a, x, net.U, full_bias(net), input_runs(cell.inputs))
+    if cell.two_stage:
+        kernels.affine(a2, x, net.U2, net.b2, input_runs(range(len(cell.gates2))))
+
+
+def hidden(net: Any, states: NDArray, backend: str) -> NDArray:
+    """h (T, B, n), what the readout sees of states (T, B, S, n)."""
+    if isinstance(net, System) or net.cell.outputs_state:
+        return states[:, :, 0]
+    h = empty((*states.shape[:2], net.n), net.dtype)
+    find_backend(backend).output(net.cell, net.phi)(h, states, constants(net))
+    return h
 
 
 def readout(net: Any, h: NDArray, backend: str) -> NDArray:
@@ -208,17 +218,17 @@ def _batch(s0: Any) -> int:
     return len(starts) if starts is not None and starts.ndim == 3 else 1
 
 
-def initial_state(net: Any, s0: Any, B: int) -> NDArray:
+def initial_state(net: Any, s0: Any, B: int, name: str = "s0") -> NDArray:
     """s_0 as (B, S, n)."""
     S, n = net.state_shape
     if s0 is None:
         return np.zeros((B, S, n), net.dtype)
-    ndim = _checks.numbers("s0", s0).ndim
+    ndim = _checks.numbers(name, s0).ndim
     if ndim == 1 and S == 1:
-        return np.broadcast_to(_checks.array("s0", s0, (n,), net.dtype), (B, S, n))
+        return np.broadcast_to(_checks.array(name, s0, (n,), net.dtype), (B, S, n))
     if ndim == 2 and np.shape(s0) == (S, n):
-        return np.broadcast_to(_checks.array("s0", s0, (S, n), net.dtype), (B, S, n))
-    return _checks.array("s0", s0, (B, S, n), net.dtype)
+        return np.broadcast_to(_checks.array(name, s0, (S, n), net.dtype), (B, S, n))
+    return _checks.array(name, s0, (B, S, n), net.dtype)
 
 
 def constants(net: Network) -> NDArray:

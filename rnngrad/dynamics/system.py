@@ -196,6 +196,18 @@ class DenseJacobians:
         """J itself."""
         return self.J
 
+    def newton(self, r: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
+        """(I - J)^-1 r; see :meth:`FactoredJacobians.newton`."""
+        d, regular = np.array(r, order="C"), np.zeros(len(r), np.bool_)
+        find_backend(self.backend).dense_newton_directions(d.reshape(len(r), -1), regular, self.J)
+        return d, regular
+
+    def adjoint_fixed_point(
+        self, z: NDArray, history: tuple[NDArray, NDArray, NDArray], settings: tuple[Any, ...], g: NDArray, at: NDArray
+    ) -> None:
+        """Iterate z <- z J + g; see :meth:`FactoredJacobians.adjoint_fixed_point`."""
+        find_backend(self.backend).dense_adjoint_fixed_point(z, *history, settings, g, at, self.J)
+
     def adjoint(
         self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None
     ) -> Scaled:

@@ -38,6 +38,12 @@ _DRAWN_BY = {
     "PhaseDiagram": "phase_diagram",
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
+    "FixedPointPortrait": "fixed_points",
+    "FixedPoint": "residual_history",
+    "AdjointConvergence": "adjoint_convergence",
+    "AssociativeMemory": "associative_memory",
+    "Branch": "branch",
+    "Branches": "branch",
 }
 
 

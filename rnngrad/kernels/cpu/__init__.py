@@ -7,8 +7,19 @@ elsewhere.
 from .backprop import backprop
 from .chain import adjoint_chain
 from .curvature import curvature
+from .fixed_point import (
+    CONVERGED,
+    LIMIT,
+    NOT_FINITE,
+    STALLED,
+    adjoint_fixed_point,
+    dense_adjoint_fixed_point,
+    fixed_point,
+    system_fixed_point,
+)
 from .frames import dense_frames, tangent_frames
 from .jacobian import dense, factors
+from .linear import dense_newton_directions, newton_directions
 from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
@@ -21,19 +32,28 @@ from .system import dense_chain, system_derivatives, system_jacobian, system_rol
 from .tangent import tangent_chain
 
 __all__ = [
+    "CONVERGED",
+    "LIMIT",
+    "NOT_FINITE",
+    "STALLED",
     "SWEEPS",
     "adjoint_chain",
+    "adjoint_fixed_point",
     "affine",
     "backprop",
     "chain_norms",
     "column_sums",
     "curvature",
     "dense",
+    "dense_adjoint_fixed_point",
     "dense_chain",
     "dense_chain_norms",
     "dense_frames",
+    "dense_newton_directions",
     "factors",
+    "fixed_point",
     "fold",
+    "newton_directions",
     "gated_slope",
     "graded_singular_values",
     "input_adjoint",
@@ -43,6 +63,7 @@ __all__ = [
     "output_vjp",
     "rollout",
     "system_derivatives",
+    "system_fixed_point",
     "system_jacobian",
     "system_rollout",
     "tangent_chain",

@@ -85,4 +85,4 @@ if config.DISABLE_JIT:  # interpreted kernels: the same by NumPy
             P[:rows] += np.outer(P[:rows, column], coefficients)
             products[:] = P[:rows, following] @ P[:rows]
 
-    eliminate = _interpreted
+    eliminate = _interpreted  # type: ignore[assignment]

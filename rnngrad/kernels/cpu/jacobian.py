@@ -94,54 +94,55 @@ def factors(cell, phi):
     return run
 
 
+@inner()
+def dense_rows(Jb, us, ua, ua2, qs, qa, es, W, W2, panels):
+    """Jb[S*n, S*n] from the factored form of one sample; ``panels`` is scratch for a product of S*n columns."""
+    S, _, n = ua.shape
+    G, P2 = W.shape[0], W2.shape[0]
+    Jb[:] = 0
+    for r in range(S):
+        for c in range(S):
+            for i in range(n):
+                row = Jb[r * n + i, c * n :]
+                row[i] += us[r, c, i]
+                for g in range(G):
+                    factor = ua[r, g, i]
+                    if factor != 0:
+                        for j in range(n):
+                            row[j] += factor * W[g, i, j] * es[c, j]
+    if P2 > 0:
+        K = np.zeros((n, S * n), Jb.dtype)  # dq/ds
+        for c in range(S):
+            for i in range(n):
+                row = K[i, c * n :]
+                row[i] += qs[c, i]
+                for g in range(G):
+                    factor = qa[g, i]
+                    if factor != 0:
+                        for j in range(n):
+                            row[j] += factor * W[g, i, j] * es[c, j]
+        product = np.empty((P2 * n, S * n), Jb.dtype)
+        fill_panels(panels, 0, panels.shape[0], K, False)
+        packed_product(P2 * n, n, W2, n, 1, panels, S * n, product, S * n)
+        for r in range(S):
+            for g in range(P2):
+                for i in range(n):
+                    factor = ua2[r, g, i]
+                    if factor != 0:
+                        row = Jb[r * n + i]
+                        for j in range(S * n):
+                            row[j] += factor * product[g * n + i, j]
+
+
 @kernel("dense", tasks=lambda J, *rest: J.shape[0] * J.shape[1])
 def dense(start, stop, J, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2):
     """J[T, B, S*n, S*n] from the factored form; independent of the cell."""
     _, B, S, _, n = update_a.shape
-    G, P2 = W.shape[0], W2.shape[0]
     width = panel_width(S * n, J.itemsize)
     panels = np.empty(((S * n + width - 1) // width, n, width), J.dtype)
     for tb in range(start, stop):
         t, b = tb // B, tb % B
-        Jb = J[t, b]
-        us, ua, ua2, qs, qa, es = (
-            update_s[t, b],
-            update_a[t, b],
-            update_a2[t, b],
-            inner_s[t, b],
-            inner_a[t, b],
-            emit_s[t, b],
-        )
-        Jb[:] = 0
-        for r in range(S):
-            for c in range(S):
-                for i in range(n):
-                    row = Jb[r * n + i, c * n :]
-                    row[i] += us[r, c, i]
-                    for g in range(G):
-                        factor = ua[r, g, i]
-                        if factor != 0:
-                            for j in range(n):
-                                row[j] += factor * W[g, i, j] * es[c, j]
-        if P2 > 0:
-            K = np.zeros((n, S * n), J.dtype)  # dq/ds
-            for c in range(S):
-                for i in range(n):
-                    row = K[i, c * n :]
-                    row[i] += qs[c, i]
-                    for g in range(G):
-                        factor = qa[g, i]
-                        if factor != 0:
-                            for j in range(n):
-                                row[j] += factor * W[g, i, j] * es[c, j]
-            product = np.empty((P2 * n, S * n), J.dtype)
-            fill_panels(panels, 0, panels.shape[0], K, False)
-            packed_product(P2 * n, n, W2, n, 1, panels, S * n, product, S * n)
-            for r in range(S):
-                for g in range(P2):
-                    for i in range(n):
-                        factor = ua2[r, g, i]
-                        if factor != 0:
-                            row = Jb[r * n + i]
-                            for j in range(S * n):
-                                row[j] += factor * product[g * n + i, j]
+        dense_rows(
+            J[t, b], update_s[t, b], update_a[t, b], update_a2[t, b], inner_s[t, b], inner_a[t, b], emit_s[t, b], W, W2,
+            panels,
+        )  # fmt: skip

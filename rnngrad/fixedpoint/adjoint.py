@@ -1,0 +1,247 @@
+"""Gradient of a loss at a fixed point by the implicit function: z = J^T z + (dL/ds*)^T, dL/dw = z^T df/dw.
+
+Almeida (1987), Pineda (1987); in terms of the implicit function theorem Bai, Kolter & Koltun (2019). A wrong z is worse
+than none, so every answer is judged: beside each sample's own right-hand side a random one is solved by the same
+method. It meets every direction of I - J: if J has an eigenvalue beyond the unit circle the iteration of the random one
+grows even where the loss does not excite that direction; if I - J is singular it has no solution; and its length
+estimates ||(I - J)^-1||, which makes an error of the residual.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _checks
+from ..errors import ConvergenceError, SingularError
+from ..gradients.assemble import Gradients, evaluate, explicit_gradients, readout_gradients, state_adjoint
+from ..losses import Loss
+from . import spectrum
+from .linear import SOLVERS, iteration
+from .maps import lengths_of
+from .solve import FixedPoint
+
+Method = Literal["iteration", "neumann", "cg", "gmres", "bicgstab", "lu"]
+_ROUNDS = 4  # of refinement
+_MARGIN, _LEAST = 0.1, 1e-13  # of the accuracy that is still missing; and no method reduces a residual further at once
+_WORKS_ANYWHERE = ("lu", "gmres")
+
+
+@dataclass(frozen=True)
+class ImplicitGradients(Gradients):
+    """Gradient of a loss at fixed points; parameters as in :class:`rnngrad.Gradients`, ``x`` is dL/dx (B, m).
+
+    Attributes
+    ----------
+    z : ndarray (B, S, n)
+        The adjoint, z (I - J) = dL/ds*.
+    residual : ndarray (B,)
+        ||z - z J - dL/ds*|| / ||dL/ds*||.
+    error : ndarray (B,)
+        Estimated relative error of z: the residual times an estimate of ||(I - J)^-1||. Of a Neumann series, what its
+        missing terms make.
+    iterations : ndarray (B,)
+        Of the method, for the loss's own right-hand side.
+    method : str
+    fixed_point : FixedPoint
+    """
+
+    z: Any = None
+    residual: Any = None
+    error: Any = None
+    iterations: Any = None
+    method: str = ""
+    fixed_point: Any = field(default=None, repr=False)
+
+    @property
+    def spectral_radius(self) -> NDArray[np.float64]:
+        """rho(J) of each sample, (B,)."""
+        return self.fixed_point.spectral_radius
+
+    @property
+    def condition(self) -> NDArray[np.float64]:
+        """Condition number of I - J of each sample, (B,), in the 2-norm."""
+        return self.fixed_point.condition
+
+
+def implicit_gradient(
+    fp: FixedPoint,
+    loss: Loss,
+    method: Method = "iteration",
+    *,
+    terms: int | None = None,
+    tol: float = 1e-10,
+    max_iterations: int = 10_000,
+    seed: int | np.random.Generator = 0,
+) -> ImplicitGradients:
+    """Gradient of a loss at fixed points, without unrolling: all parameters, and the held input.
+
+    Parameters
+    ----------
+    fp : FixedPoint
+        Of :func:`rnngrad.solve_fixed_point`; every sample must have converged.
+    loss : Loss
+        Of the outputs y (B, p): targets (B, p), or (1, B, p) as for one step.
+    method : str
+        "iteration": z <- J^T z + dL/ds*, one product with J a time, needs rho(J) < 1. "neumann": its first ``terms`` K,
+        which is truncated backpropagation over K steps at the fixed point; only for rho(J) < 1, and ``error`` says
+        what is missing. "cg" (on the normal equations, squares the condition number), "gmres", "bicgstab": SciPy's, on
+        products with J. "lu": dense, O(N^3). The last four need only a regular I - J.
+    terms : int
+        K >= 1 of "neumann".
+    tol : float
+        Largest estimated relative error of z; a method refines its answer until then.
+    max_iterations : int
+        Products with J for each right-hand side.
+    seed : int or Generator
+        Of the random right-hand sides that judge the answer.
+
+    Returns
+    -------
+    ImplicitGradients
+
+    Raises
+    ------
+    ConvergenceError
+        A sample is not at a fixed point; or the method does not converge: the message gives rho(J), and what works.
+    SingularError
+        I - J is singular to working precision: there is no gradient.
+    ValueError
+        Target or weights do not fit the output, or an argument is out of range.
+
+    Notes
+    -----
+    Solved in float64 also for a network in float32. The fixed point is in error by up to ||(I - J)^-1|| times its
+    residual, and the gradient by as much again: solve it well.
+    """
+    _checks.choice("method", method, (*SOLVERS, "neumann"))
+    if (method == "neumann") != (terms is not None):
+        raise ValueError(f"terms is {terms!r} and method is {method!r}; 'neumann' takes terms, the others do not")
+    tol = _checks.number("tol", tol, 0.0, open_low=True)
+    limit = _checks.integer("max_iterations", max_iterations, 1)
+    if not isinstance(fp, FixedPoint):
+        raise ValueError(f"fp is {type(fp).__name__}; it must come from solve_fixed_point")
+    fp.require_converged()
+    traj = fp.traj
+    value = evaluate(traj, of_one_step(loss, traj.y))
+    g = state_adjoint(traj, value.dy)[0].astype(np.float64)
+    local = fp.local.in_float64()
+    if terms is not None:
+        z, residual, error, iterations = _neumann(fp, local, g, _checks.integer("terms", terms, 1))
+    else:
+        rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(_checks.integer("seed", seed, 0))
+        z, residual, error, iterations = _judged(fp, local, g, method, tol, limit, rng)
+    parts = explicit_gradients(traj, fp.local, z.astype(fp.s.dtype)[None])
+    parts["x"] = parts["x"][0]
+    return ImplicitGradients(
+        loss=value.value, **parts, **readout_gradients(traj, value.dy), z=z, residual=residual, error=error,
+        iterations=iterations, method=method, fixed_point=fp,
+    )  # fmt: skip
+
+
+def of_one_step(loss: Any, y: NDArray) -> Any:
+    """The loss with target and weights as for one step of time: (B, p) becomes (1, B, p), and so on."""
+    if not isinstance(loss, Loss):
+        return loss  # whoever evaluates it says what it must be
+    labels = loss.kind == "cross_entropy" and loss.target.dtype.kind in "iu"
+    if loss.target.ndim == (1 if labels else 2) and y.shape[1] == len(loss.target):
+        loss = dataclasses.replace(loss, target=loss.target[None])
+    if loss.weights is not None and not isinstance(loss.weights, str) and np.shape(loss.weights) == y.shape[1:2]:
+        loss = dataclasses.replace(loss, weights=np.asarray(loss.weights)[None])
+    return loss
+
+
+def _misses(local: Any, z: NDArray, g: NDArray, at: NDArray) -> NDArray:
+    """g - (z - z J) of rows z, g (R, S, n), each at its place."""
+    zJ, exponents = local.adjoint(z, np.zeros(len(z), np.int64), at, 1, 1)
+    return g - z + np.ldexp(zJ[0], exponents[0].astype(np.int32)[:, None, None])
+
+
+def _neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArray, ...]:
+    """sum over k < terms of g J^k."""
+    if (fp.spectral_radius >= 1).any():
+        b = int(np.argmax(fp.spectral_radius))
+        raise _failure(fp, local, "neumann", np.array([b]), "the series diverges")
+    at = np.arange(len(g))
+    z, iterations, _ = iteration(local, g, at, 0, 0.0, terms=terms)
+    missing = _misses(local, z, g, at)
+    rest = SOLVERS["lu"](local, missing, at, 1, 0.0)[0]
+    scale, size = lengths_of(g), lengths_of(z + rest)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        residual = np.where(scale > 0, lengths_of(missing) / scale, 0.0)
+        error = np.where(size > 0, lengths_of(rest) / size, 0.0)
+    return z, residual, error, iterations + 1
+
+
+def _judged(
+    fp: FixedPoint, local: Any, g: NDArray, method: str, tol: float, limit: int, rng: np.random.Generator
+) -> tuple[NDArray, ...]:
+    """z, residual, error and iterations; raises for a sample whose answer cannot be trusted."""
+    B, N = len(g), g[0].size
+    scale = lengths_of(g)
+    scale[scale == 0] = 1.0
+    probes = rng.standard_normal(g.shape)
+    probes /= lengths_of(probes)[:, None, None]
+    wanted = np.concatenate([g / scale[:, None, None], probes])
+    at = np.concatenate([np.arange(B), np.arange(B)])
+    z, iterations = np.zeros_like(wanted), np.zeros(2 * B, np.int64)
+    misses, open_ = wanted, np.arange(2 * B)
+    residual, error = np.ones(2 * B), np.ones(2 * B)
+    for _ in range(_ROUNDS):
+        reduction = float(np.clip(_MARGIN * tol / error[open_].max(), _LEAST, _MARGIN))
+        step, count, done = SOLVERS[method](local, misses, at[open_], limit, reduction)
+        iterations[open_] += count
+        if not done.all():
+            bad = np.unique(at[open_[~done]])
+            raise _failure(fp, local, method, bad, f"not converged in {int(count.max())} iterations")
+        z[open_] += step
+        misses = _misses(local, z[open_], wanted[open_], at[open_])
+        residual[open_] = lengths_of(misses)
+        size = lengths_of(z)
+        inverse = np.sqrt(N) * size[B:]  # of a random direction the expected share is 1/sqrt(N) of the largest
+        singular = inverse >= 1 / (np.sqrt(N) * N * 100 * np.finfo(float).eps)
+        if singular.any():
+            raise _failure(fp, local, method, np.flatnonzero(singular), "the inverse of I - J is beyond rounding")
+        inverse = np.maximum(inverse, size[:B])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.where(residual > 0, residual * inverse[at] / size, 0.0)
+        left = error[open_] > tol
+        misses, open_ = misses[left], open_[left]
+        if not open_.size:
+            break
+    else:
+        what = f"an error of {tol:g} cannot be reached: the estimate is {error.max():.2g}"
+        raise _failure(fp, local, method, np.unique(at[open_]), what)
+    return z[:B] * scale[:, None, None], residual[:B], error[:B], iterations[:B]
+
+
+def _failure(fp: FixedPoint, local: Any, method: str, bad: NDArray, what: str) -> Exception:
+    """The error for samples ``bad``, with rho(J) and the condition number of the worst, and what would work."""
+    J = local.dense()[0][bad]
+    condition, radius = spectrum.condition(J), spectrum.moduli(J).max(axis=1)
+    worst = int(np.argmax(condition))
+    if condition[worst] * J.shape[1] * np.finfo(float).eps >= 1:
+        return SingularError(
+            f"I - J is singular at the fixed point of sample {int(bad[worst])} (condition number "
+            f"{condition[worst]:.2g}, rho(J) = {radius[worst]:.6g}): h* is not isolated or about to vanish, and has no "
+            "gradient there; "
+            f"change a parameter or the input ({method}: {what})"
+        )
+    worst = int(np.argmax(radius)) if (radius >= 1).any() else worst
+    others = [name for name in _WORKS_ANYWHERE if name != method]
+    advice = f"I - J is regular (condition number {condition[worst]:.3g}): use method={' or '.join(map(repr, others))}"
+    rho = f"rho(J) = {radius[worst]:.6g}"
+    if method in ("iteration", "neumann") and radius[worst] >= 1:
+        rho += " >= 1, so it cannot converge"
+    elif method == "iteration":
+        rho += f": it takes about {np.log(1e-11) / np.log(radius[worst]):.0f} iterations (max_iterations)"
+    elif condition[worst] > 1e4:
+        advice = f"the condition number of I - J is {condition[worst]:.3g}: use method='lu', or a larger tol"
+    return ConvergenceError(
+        f"the adjoint by {method!r} failed for {bad.size} of {len(fp.s)} samples ({what}); sample "
+        f"{int(bad[worst])}: {rho}; {advice}"
+    )

@@ -1,0 +1,277 @@
+"""Iterations s <- g(s) of many samples at once, plain or accelerated: forward to a fixed point, and its adjoint.
+
+The iteration knows nothing of what it iterates: ``_make`` takes the map as two loop nests, ``room(like, system)`` for
+its scratch and ``apply(new, s, first, scratch, system)`` for new[r] = g(s[r]) of the samples first + r.
+"""
+
+import functools
+
+import numpy as np
+
+from ..._gemm import pack
+from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..tuples import copy_rows
+from .rollout import step
+from .singular_values import dot
+from .steps import ADJOINT
+
+factored_step, factored_room = ADJOINT["factored"]
+CONVERGED, LIMIT, NOT_FINITE, STALLED = range(4)  # why an iteration ended
+_PATIENCE = 50  # iterations without a smaller residual, next to rounding, after which it is as small as it gets
+
+
+@inner()
+def _mix(s, r, steps, changes, gram, order, weights, gamma, damping):
+    """s += damping r - sum_j gamma_j (steps_j + damping changes_j), gamma = argmin |r - sum_j gamma_j changes_j|.
+
+    Anderson mixing of one sample. gram holds the inner products of changes[j, N]; order lists its rows, the newest
+    first. The normal equations are factored in that order and end before the first row that depends on those before
+    it, so that an old direction can spoil nothing.
+    """
+    N, count = s.size, order.size
+    eps = 64 * (1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16)
+    used = 0
+    for i in range(count):  # L L^T = gram, and L w = changes r
+        a = order[i]
+        for j in range(i):
+            value = gram[a, order[j]]
+            for k in range(j):
+                value -= weights[i, k] * weights[j, k]
+            weights[i, j] = value / weights[j, j]
+        pivot = gram[a, a]
+        for k in range(i):
+            pivot -= weights[i, k] * weights[i, k]
+        if not pivot > eps * gram[a, a]:
+            break
+        weights[i, i] = np.sqrt(pivot)
+        value = dot(changes[a], r)
+        for k in range(i):
+            value -= weights[i, k] * gamma[k]
+        gamma[i] = value / weights[i, i]
+        used = i + 1
+    for i in range(used - 1, -1, -1):
+        for k in range(i + 1, used):
+            gamma[i] -= weights[k, i] * gamma[k]
+        gamma[i] /= weights[i, i]
+    beta = s.dtype.type(damping)
+    for i in range(N):
+        s[i] += beta * r[i]
+    for j in range(used):
+        a, g = order[j], s.dtype.type(gamma[j])
+        for i in range(N):
+            s[i] -= g * (steps[a, i] + beta * changes[a, i])
+
+
+def _make(name, key, cached, room, apply, cost):
+    """Kernel ``run(s, residuals, iterations, ends, settings, system)`` of one map; s[B, S, n] is moved in place.
+
+    settings = (tol, limit, window, damping, tile): stop where |g(s) - s| <= tol, or after ``limit`` iterations; mix the
+    last ``window`` steps (0: none); ``tile`` samples iterate together. residuals[k, b] = |g(s_k) - s_k| for
+    k <= iterations[b]; ends[b] says why it ended. What s holds at the end is the state whose residual comes last.
+    """
+
+    @kernel(
+        name,
+        *key,
+        cached=cached,
+        tasks=lambda s, residuals, iterations, ends, settings, *rest: -(-len(s) // settings[4]),
+        work=lambda s, *rest: 30 * s.size * (8 + cost(s) / MULTIPLY_ADDS),
+    )
+    def run(start, stop, s, residuals, iterations, ends, settings, system):
+        tol, limit, window, damping, tile = settings
+        B, S, n = s.shape
+        N = S * n
+        eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
+        flat, beta = s.reshape(B, N), s.dtype.type(damping)
+        image = np.empty((tile, S, n), s.dtype)
+        r = np.empty((tile, N), s.dtype)
+        last_s, last_r = np.empty((tile, N), s.dtype), np.empty((tile, N), s.dtype)
+        steps, changes = np.empty((tile, window, N), s.dtype), np.empty((tile, window, N), s.dtype)
+        gram, weights, gamma = np.empty((tile, window, window)), np.empty((window, window)), np.empty(window)
+        order = np.empty(window, np.int64)
+        best, since = np.empty(tile), np.empty(tile, np.int64)
+        live = np.empty(tile, np.bool_)
+        for task in range(start, stop):
+            b0 = task * tile
+            rows = min(B, b0 + tile) - b0
+            scratch = room(s[b0 : b0 + rows], system)
+            best[:rows] = np.inf
+            since[:rows] = 0
+            live[:rows] = True
+            left = rows
+            k = 0
+            while left > 0:
+                apply(image[:rows], s[b0 : b0 + rows], b0, scratch, system)
+                moved = image.reshape(tile, N)
+                for b in range(rows):
+                    if not live[b]:
+                        continue
+                    own, rb = flat[b0 + b], r[b]
+                    for i in range(N):
+                        rb[i] = moved[b, i] - own[i]
+                    size = np.sqrt(dot(rb, rb))
+                    residuals[k, b0 + b] = size
+                    since[b] = 0 if size < best[b] else since[b] + 1
+                    first = residuals[0, b0 + b]
+                    end = -1
+                    if size <= tol:
+                        end = CONVERGED
+                    elif not size <= (1 + first) / (eps * eps):
+                        end = NOT_FINITE
+                    elif since[b] >= _PATIENCE and size <= 1e4 * eps * max(1.0, np.sqrt(dot(own, own))):
+                        end = STALLED
+                    elif k == limit:
+                        end = LIMIT
+                    best[b] = min(best[b], size)
+                    if end >= 0:
+                        ends[b0 + b] = end
+                        iterations[b0 + b] = k
+                        live[b] = False
+                        left -= 1
+                        continue
+                    if window == 0:
+                        for i in range(N):
+                            own[i] += beta * rb[i]
+                        continue
+                    kept = min(k, window)
+                    if k > 0:
+                        new = (k - 1) % window
+                        for i in range(N):
+                            steps[b, new, i] = own[i] - last_s[b, i]
+                            changes[b, new, i] = rb[i] - last_r[b, i]
+                        for j in range(kept):
+                            value = dot(changes[b, new], changes[b, j])
+                            gram[b, new, j] = value
+                            gram[b, j, new] = value
+                    for j in range(kept):
+                        order[j] = (k - 1 - j) % window
+                    for i in range(N):
+                        last_s[b, i] = own[i]
+                        last_r[b, i] = rb[i]
+                    _mix(own, rb, steps[b], changes[b], gram[b], order[:kept], weights, gamma, damping)
+                k += 1
+
+    return run
+
+
+@functools.cache
+def fixed_point(cell, phi):
+    """Kernel ``launch(s, residuals, iterations, ends, settings, drive, drive2, W, W2, consts)`` of a cell; see _make.
+
+    drive[B, P, n], drive2[B, P2, n] are U x + b.
+    """
+    one_step = step(cell, phi)
+    S, P, P2 = cell.n_states, len(cell.gates), len(cell.gates2)
+    E, Q = 0 if cell.emits_state else 1, 1 if cell.two_stage else 0
+
+    @inner(cell.name, phi)
+    def room(like, system):
+        rows, _, n = like.shape
+        dtype = like.dtype
+        return (
+            np.empty((2, rows, S, n), dtype),
+            np.empty((1, rows, P, n), dtype),
+            np.empty((1, rows, P2, n), dtype),
+            np.empty((E, rows, n), dtype),
+            np.empty((Q, rows, n), dtype),
+            np.full(rows, 1),
+        )
+
+    @inner(cell.name, phi)
+    def apply(new, s, first, scratch, system):
+        drive, drive2, weights, consts = system
+        states, a, a2, e, q, lengths = scratch
+        rows = s.shape[0]
+        for r in range(rows):
+            copy_rows(states[0, r], s[r], 0)
+            copy_rows(a[0, r], drive[first + r], 0)
+            copy_rows(a2[0, r], drive2[first + r], 0)
+        one_step(states, a, a2, e, q, weights, consts[0], 0, lengths, 0, rows)
+        for r in range(rows):
+            copy_rows(new[r], states[1, r], 0)
+
+    products = cell.recurrent + P2
+    run = _make("fixed_point", (cell.name, phi), cell.built_in, room, apply, lambda s: products * s.shape[2])
+
+    def launch(s, residuals, iterations, ends, settings, drive, drive2, W, W2, consts):
+        weights = pack(W, transposed=True), pack(W2, transposed=True)
+        run(s, residuals, iterations, ends, settings, (drive, drive2, weights, consts))
+
+    return launch
+
+
+@functools.cache
+def system_fixed_point(f):
+    """Kernel ``run(s, residuals, iterations, ends, settings, (x, params))`` of a user's f(s, x, params); see _make."""
+
+    @inner()
+    def room(like, system):
+        return np.empty(like.shape[2], like.dtype)
+
+    @inner()
+    def apply(new, s, first, scratch, system):
+        x, params = system
+        for r in range(s.shape[0]):
+            for i in range(s.shape[2]):
+                scratch[i] = s[r, 0, i]
+            value = f(scratch, x[first + r], params)
+            for i in range(s.shape[2]):
+                new[r, 0, i] = value[i]
+
+    return _make("system_fixed_point", (), False, room, apply, lambda s: s.shape[2])
+
+
+@inner()
+def _factored_room(like, system):
+    return factored_room(system[0], like)
+
+
+@inner()
+def _factored_apply(new, y, first, scratch, system):
+    """new[r] = y[r] J + g[r]."""
+    jacobians, g, sample = system
+    factored_step(jacobians, scratch, y, new, sample[first : first + y.shape[0]], 0)
+    _add(new, g[first : first + y.shape[0]])
+
+
+@inner()
+def _dense_room(like, system):
+    return np.empty(0, np.int64)
+
+
+@inner()
+def _dense_apply(new, y, first, scratch, system):
+    J, g, sample = system
+    n = y.shape[2]
+    for r in range(y.shape[0]):
+        Jb = J[0, sample[first + r]]
+        for i in range(n):
+            new[r, 0, i] = 0
+        for k in range(n):
+            for i in range(n):
+                new[r, 0, i] += y[r, 0, k] * Jb[k, i]
+    _add(new, g[first : first + y.shape[0]])
+
+
+@inner()
+def _add(new, g):
+    for r in range(new.shape[0]):
+        for p in range(new.shape[1]):
+            for i in range(new.shape[2]):
+                new[r, p, i] += g[r, p, i]
+
+
+_factored = _make("adjoint_fixed_point", ("factored",), True, _factored_room, _factored_apply, lambda s: s.shape[2])
+_dense = _make("adjoint_fixed_point", ("dense",), True, _dense_room, _dense_apply, lambda s: s.shape[2])
+
+
+def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
+    """The iteration z <- z J + g of rows z, g[R, S, n], each with the factored Jacobian of sample[r]; see _make."""
+    weights = pack(W), pack(W2)
+    jacobians = factors, weights, masks, emits_state, len(W)
+    _factored(z, residuals, iterations, ends, settings, (jacobians, g, sample))
+
+
+def dense_adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, J):
+    """The same for dense Jacobians J[1, B, N, N]."""
+    _dense(z, residuals, iterations, ends, settings, (J, g, sample))

@@ -1,0 +1,264 @@
+"""Gradients at fixed points against torch's of the unrolled network, dense solves and closed forms; and no lies."""
+
+import numpy as np
+import oracles
+import pytest
+from cases import CELLS, assert_close, make_case
+
+import rnngrad as rg
+from rnngrad.fixedpoint.linear import SOLVERS
+
+torch = oracles.torch
+METHODS = tuple(SOLVERS)
+
+
+def unrolled(drawn, x, z, steps=1500):
+    """dL/d(parameters and x), L = 1/2 ||y - z||^2 after so many steps from zero, by torch."""
+    P = {name: oracles.tensor(a).requires_grad_() for name, a in drawn.params.items()}
+    xt = oracles.tensor(x).requires_grad_()
+    alpha = None if drawn.alpha is None else oracles.tensor(drawn.alpha)
+    s = torch.zeros(len(x), drawn.net.S, drawn.net.n, dtype=torch.float64)
+    for _ in range(steps):
+        s = oracles.step(drawn.cell, P, s, xt, drawn.net.activation, alpha)
+    y = oracles.readout(drawn.cell, P, s, drawn.net.activation)
+    loss = 0.5 * ((y - oracles.tensor(z)) ** 2).sum()
+    loss.backward()
+    return {name: p.grad.numpy() for name, p in P.items() if p.numel()} | {"x": xt.grad.numpy(), "loss": loss.item()}
+
+
+def at_rest(cell="vanilla", dtype="float64", scale=0.5, tol=1e-13, **sizes):
+    drawn = make_case(cell, scale=scale, dtype=dtype, T=1, **sizes)
+    x = drawn.x[0]
+    fp = rg.solve_fixed_point(drawn.net, x, tol=tol, method="newton")
+    target = np.random.default_rng(1).standard_normal(fp.y.shape)
+    return drawn, x, fp, target, rg.losses.squared_error(target.astype(dtype))
+
+
+def assert_same(grads, truth, rtol):
+    """Relative to the largest gradient of all: at a fixed point a gate that only mixes has none."""
+    scale = max(np.abs(value).max() for value in truth.values())
+    for name, value in truth.items():
+        np.testing.assert_allclose(getattr(grads, name), value, rtol=0, atol=rtol * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradient_of_the_unrolled_network(cell):
+    drawn, x, fp, target, loss = at_rest(cell)
+    assert fp.spectral_radius.max() < 0.97  # 0.97^1500 is 1e-20
+    grads = rg.implicit_gradient(fp, loss)
+    assert_same(grads, unrolled(drawn, x, target), 1e-9)
+    assert (grads.residual < 1e-10).all() and (grads.error < 1e-10).all() and (grads.iterations > 3).all()
+    assert {name for name, _ in grads.parameters()} == set(drawn.net.parameters)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+def test_methods(cell, method):
+    _, _, fp, _, loss = at_rest(cell)
+    grads = rg.implicit_gradient(fp, loss, method=method)
+    J = fp.jacobian
+    g = rg.implicit_gradient(fp, loss, method="neumann", terms=1).z.reshape(3, -1)  # one term is dL/ds* itself
+    z = np.stack([np.linalg.solve(np.eye(len(j)) - j.T, own) for j, own in zip(J, g, strict=True)])
+    assert_close(grads.z.reshape(3, -1), z, 1e-9)
+    miss = np.linalg.norm(z @ np.eye(z.shape[1]) - np.einsum("bi,bij->bj", z, J) - g, axis=1)
+    assert (miss < 1e-12).all() and (grads.residual < 1e-10).all()
+    np.testing.assert_array_equal(grads.spectral_radius, fp.spectral_radius)
+    np.testing.assert_array_equal(grads.condition, fp.condition)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 7, 20])
+@pytest.mark.parametrize("cell", ["vanilla", "lstm", "mgu", "vanilla_s"])
+def test_neumann_series_is_truncated_backpropagation(cell, terms):
+    """A rollout that stays at the fixed point, the loss at its end, back over K steps."""
+    drawn, x, fp, target, loss = at_rest(cell, tol=1e-15 * 4)
+    grads = rg.implicit_gradient(fp, loss, method="neumann", terms=terms)
+    traj = rg.rollout(drawn.net, np.repeat(x[None], 25, axis=0), s0=fp.s)
+    last = rg.losses.squared_error(np.repeat(target[None], 25, axis=0), weights="last")
+    truth = rg.truncated_bptt(traj, last, window=terms)
+    for name, value in truth.parameters():
+        assert_close(getattr(grads, name), value, 1e-12, name)
+    assert_close(grads.x, truth.x.sum(axis=0), 1e-12, "x")
+    exact = rg.implicit_gradient(fp, loss, method="lu").z
+    error = np.linalg.norm((grads.z - exact).reshape(3, -1), axis=1) / np.linalg.norm(exact.reshape(3, -1), axis=1)
+    np.testing.assert_allclose(grads.error, error, rtol=1e-6, atol=1e-13)
+
+
+def test_neumann_error_of_a_normal_jacobian():
+    """At most rho^K."""
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 5)))[0]
+    net = rg.Network.init("linear", 2, 5).replace(W=(Q * [0.8, -0.7, 0.3, 0.1, 0.5]) @ Q.T[None])
+    fp = rg.solve_fixed_point(net, np.ones(2))
+    for terms in (1, 5, 20):
+        grads = rg.implicit_gradient(fp, rg.losses.squared_error(np.ones((1, 5))), method="neumann", terms=terms)
+        assert 0.01 * 0.8**terms < grads.error[0] <= 0.8**terms * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("b", [0.0, 0.3])
+def test_scalar_network(b):
+    """h = tanh(w h + b): dh/db = s/(1 - w s), dh/dw = h dh/db, s = 1 - h^2."""
+
+    def f(s, x, p):
+        return np.array([np.tanh(p[0] * s[0] + p[1] + x[0])])
+
+    system = rg.System(f, 1, params=[2.0, b], n_inputs=1)
+    fp = rg.solve_fixed_point(system, np.zeros((1, 1)), s0=[1.0], tol=1e-14)
+    h = fp.h[0, 0]
+    slope = (1 - h * h) / (1 - 2 * (1 - h * h))
+    grads = rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 1))))  # dL/dh = h
+    np.testing.assert_allclose(grads.params, [h * h * slope, h * slope], rtol=1e-9)
+    np.testing.assert_allclose(grads.x, [[h * slope]], rtol=1e-9)
+    if b == 0:
+        assert abs(h - 0.957504) < 1e-6
+        middle = rg.solve_fixed_point(system, np.zeros((1, 1)), method="newton")  # 0, of slope 2
+        message = r"rho\(J\) = 2 >= 1, so it cannot converge; I - J is regular .*use method='lu' or 'gmres'"
+        with pytest.raises(rg.ConvergenceError, match=message):
+            rg.implicit_gradient(middle, rg.losses.squared_error(np.ones((1, 1))))
+        grads = rg.implicit_gradient(middle, rg.losses.squared_error(np.ones((1, 1))), method="lu")  # dL/dh = -1
+        np.testing.assert_allclose(grads.params, [0, -1 / (1 - 2)], atol=1e-12)
+
+
+def placed(rng, n, radius, kind="random"):
+    """A tanh network with a fixed point put where J has the given spectral radius; and that J."""
+    h = rng.uniform(-0.9, 0.9, n)
+    W = rng.standard_normal((n, n))
+    if kind == "symmetric":
+        W = W + W.T
+    if kind == "triangular":  # far from normal
+        W = np.triu(W, 1) + np.diag(rng.uniform(-1, 1, n))
+    if kind == "rotation":
+        W = np.kron(np.eye((n + 1) // 2), [[0.0, -1.0], [1.0, 0.0]])[:n, :n] + 1e-3 * W
+    J = (1 - h * h)[:, None] * W
+    W = W * radius / np.abs(np.linalg.eigvals(J)).max()
+    net = rg.Network.init("vanilla", 0, n).replace(W=W[None], b=(np.arctanh(h) - W @ h)[None])
+    fp = rg.solve_fixed_point(net, method="newton", s0=h, tol=1e-13)
+    assert fp.converged[0] and np.abs(fp.h[0] - h).max() < 1e-6
+    return fp, (1 - fp.h[0] ** 2)[:, None] * W
+
+
+def judge(count, seed):
+    """Answers and refusals over random systems; every answer is checked against a dense solve."""
+    rng = np.random.default_rng(seed)
+    answers = dict.fromkeys(METHODS, 0)
+    kinds = ("random", "symmetric", "triangular", "rotation")
+    for i in range(count):
+        radius, n = rng.uniform(0.1, 1.5), int(rng.integers(1, 9))
+        fp, J = placed(rng, n, radius, kinds[i % 4] if n > 1 else "random")
+        target = rng.standard_normal((1, n))
+        loss, A = rg.losses.squared_error(target), np.eye(n) - J.T
+        truth = np.linalg.solve(A, fp.h[0] - target[0])
+        condition, radius = np.linalg.cond(A), np.abs(np.linalg.eigvals(J)).max()
+        for method in METHODS:
+            try:
+                grads = rg.implicit_gradient(fp, loss, method=method)
+            except (rg.ConvergenceError, rg.SingularError) as error:
+                assert "rho(J)" in str(error) and "use method=" in str(error)
+                assert method not in ("lu", "gmres") or condition > 1e5, (method, condition)
+                assert method != "iteration" or radius > 0.99, radius
+                continue
+            assert method != "iteration" or radius < 1
+            answers[method] += 1
+            error = np.linalg.norm(grads.z[0, 0] - truth) / np.linalg.norm(truth)
+            assert error <= 1e-9, (method, i, radius, condition, error)
+            assert_close(grads.b[0], (1 - fp.h[0] ** 2) * truth, 1e-9)
+    return answers
+
+
+def test_no_lies():
+    answers = judge(40, 0)
+    assert answers["lu"] == answers["gmres"] == 40 and 15 < answers["iteration"] < 36
+
+
+@pytest.mark.slow
+def test_no_lies_in_a_thousand():
+    """Spectral radius from 0.1 to 1.5, normal and far from it: what does not converge says so, the rest is right."""
+    answers = judge(1000, 1)
+    assert answers["lu"] == 1000 and answers["gmres"] >= 999 and 550 < answers["iteration"] < 750
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_singular(method):
+    """I - J is singular in a direction that the loss does not see: the series converges, and there is no gradient."""
+    net = rg.Network.init("linear", 0, 2).replace(W=np.diag([1.0, 0.5])[None], b=np.array([[0.0, 1.0]]))
+    fp = rg.solve_fixed_point(net, s0=[0.0, 2.0])
+    loss = rg.losses.squared_error(np.array([[0.0, 1.0]]))
+    with pytest.raises(rg.SingularError, match=r"singular at the fixed point of sample 0 .*rho\(J\) = 1\)"):
+        rg.implicit_gradient(fp, loss, method=method, max_iterations=500)
+    if method != "lu":
+        return
+    with pytest.raises(rg.ConvergenceError, match=r"rho\(J\) = 1 >= 1"):  # a series of any length is no answer
+        bent = net.replace(W=np.array([[[0.0, -1.0], [1.0, 0.0]]]))
+        rg.implicit_gradient(rg.solve_fixed_point(bent, method="newton"), loss, max_iterations=500)
+
+
+def test_growth_that_the_loss_does_not_excite():
+    """rho(J) = 1.2, but the loss's own series converges within 40 terms: the iteration is refused all the same."""
+    net = rg.Network.init("linear", 0, 2).replace(W=np.diag([1.2, 0.5])[None], b=np.array([[0.0, 1.0]]))
+    fp = rg.solve_fixed_point(net, method="newton")
+    loss = rg.losses.squared_error(np.array([[0.0, 1.0]]))
+    with pytest.raises(rg.ConvergenceError, match=r"rho\(J\) = 1.2 >= 1"):
+        rg.implicit_gradient(fp, loss)
+    np.testing.assert_allclose(rg.implicit_gradient(fp, loss, method="lu").z[0, 0], [0, 2], rtol=1e-12)
+
+
+def test_slow_convergence_says_how_long():
+    net = rg.Network.init("linear", 0, 1).replace(W=np.array([[[0.999]]]), b=np.array([[1.0]]))
+    fp = rg.solve_fixed_point(net, method="newton")
+    loss = rg.losses.squared_error(np.zeros((1, 1)))
+    with pytest.raises(rg.ConvergenceError, match=r"0.999: it takes about 25316 iterations \(max_iterations\)"):
+        rg.implicit_gradient(fp, loss, max_iterations=1000)
+    grads = rg.implicit_gradient(fp, loss, max_iterations=60_000)
+    np.testing.assert_allclose(grads.z, 1e3 * fp.s, rtol=1e-9)
+
+
+def test_one_bad_sample_is_named():
+    net = rg.Network.init("vanilla", 1, 1, seed=0).replace(W=np.array([[[2.0]]]), U=np.ones((1, 1, 1)))
+    x = np.array([[0.5], [0.0]])
+    fp = rg.solve_fixed_point(net, x, method="newton", s0=np.array([[[0.9]], [[0.0]]]))
+    with pytest.raises(rg.ConvergenceError, match=r"failed for 1 of 2 samples .* sample 1: rho\(J\) = 2 "):
+        rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((2, 1))))
+    lost = rg.solve_fixed_point(net, x, method="picard", max_iterations=1)
+    with pytest.raises(rg.ConvergenceError, match=r"1 of 2 samples are not at a fixed point: sample 0 is 'limit'"):
+        rg.implicit_gradient(lost, rg.losses.squared_error(np.zeros((2, 1))))
+
+
+@pytest.mark.parametrize("method", ["iteration", "gmres"])
+def test_float32(method):
+    drawn, x, fp, target, loss = at_rest("gru", "float32", tol=1e-6)
+    grads = rg.implicit_gradient(fp, loss, method=method)
+    assert grads.W.dtype == np.float32 and grads.x.dtype == np.float32
+    truth = unrolled(drawn, x, target.astype(np.float32))
+    del truth["loss"]
+    assert_same(grads, truth, 2e-5)
+
+
+def test_losses_of_one_step():
+    """Targets and weights with the time axis and without; labels too."""
+    drawn, _, fp, target, loss = at_rest("gru", p=3)
+    weights = np.array([1.0, 0.0, 2.0])
+    for one, other in (
+        (loss, rg.losses.squared_error(target[None])),
+        (rg.losses.squared_error(target, weights), rg.losses.squared_error(target[None], weights[None])),
+        (rg.losses.cross_entropy(np.array([0, 2, 1])), rg.losses.cross_entropy(np.array([[0, 2, 1]]))),
+    ):
+        a, b = (rg.implicit_gradient(fp, each) for each in (one, other))
+        assert a.loss == b.loss
+        np.testing.assert_array_equal(a.W, b.W)
+    nothing = rg.implicit_gradient(fp, rg.losses.squared_error(fp.y))
+    assert nothing.norm() == 0 and nothing.residual.max() == 0 and nothing.error.max() == 0
+
+
+def test_bad_arguments():
+    _, _, fp, _, loss = at_rest()
+    for arguments, options, message in (
+        ((fp, loss, "sor"), {}, r"method is 'sor'; it must be one of 'iteration'"),
+        ((fp, loss, "neumann"), {}, r"terms is None and method is 'neumann'"),
+        ((fp, loss, "lu"), {"terms": 3}, r"terms is 3 and method is 'lu'"),
+        ((fp, loss, "neumann"), {"terms": 0}, r"terms is 0; it must be at least 1"),
+        ((fp, loss), {"tol": 0.0}, r"tol is 0.0"),
+        ((fp, loss), {"max_iterations": 0}, r"max_iterations is 0"),
+        ((fp.traj, loss), {}, r"fp is Trajectory; it must come from solve_fixed_point"),
+        ((fp, 3.0), {}, r"loss is float"),
+        ((fp, rg.losses.squared_error(np.zeros((3, 5)))), {}, r"target has shape \(1, 3, 5\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rg.implicit_gradient(*arguments, **options)
