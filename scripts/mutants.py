@@ -366,8 +366,12 @@ MUTANTS = [
     ("fixed_point_find: cycles are not completed", "fixedpoint/find.py", "if nearest == k or len(orbit) >= here.period:", "if True:"),
     ("fixed_point_find: starts point to the order they were found in", "fixedpoint/find.py", "rank[place] = np.arange(len(place))", "rank[np.sort(place)] = np.arange(len(place))"),
     ("fixed_point_find: Jacobians of a cycle in the wrong order", "fixedpoint/maps.py", "product = step @ product", "product = product @ step"),
-    ("fixed_point_curves: a fold is a branch", "fixedpoint/continuation.py", "(fold, branch and not fold, flip, rotation)", "(fold and branch, branch, flip, rotation)"),
-    ("fixed_point_curves: flips are looked for at 1", "fixedpoint/continuation.py", "np.linalg.slogdet(eye + J)[0], outside", "np.linalg.slogdet(eye - J)[0], outside"),
+    ("fixed_point_curves: a fold is a branch", "fixedpoint/continuation.py", '("fold" if turned else "branch", up)', '("branch", up)'),
+    ("fixed_point_curves: flips are looked for at 1", "fixedpoint/continuation.py", "int((real & (out.real < 0)).sum())", "int((real & (out.real > 0)).sum())"),
+    ("fixed_point_curves: changes together are not separated", "fixedpoint/continuation.py", "if not _alone(low, high) and high.along", "if False and high.along"),
+    ("fixed_point_curves: multiplicity is lost", "fixedpoint/continuation.py", "[max(1, abs(event.change)) for event in events]", "[1 for event in events]"),
+    ("fixed_point_curves: out of the interval and back is not seen", "fixedpoint/continuation.py", "if low.way * high.way < 0 and inside(high):", "if False:"),
+    ("fixed_point_curves: real eigenvalues that meet are events", "fixedpoint/continuation.py", "if pairs * up < 0 or pairs * down < 0:", "if False:"),
     ("fixed_point_curves: modes of the transpose", "fixedpoint/portrait.py", "np.linalg.eig(J)", "np.linalg.eig(J[::-1, ::-1])"),
 ]  # fmt: skip
 

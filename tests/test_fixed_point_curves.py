@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 import rnngrad as rg
 from rnngrad.fixedpoint.continuation import Branches
@@ -54,9 +55,69 @@ def test_flip_of_the_logistic_map():
     np.testing.assert_allclose(curve.eigenvalues[:, 0], 2 - curve.parameter, atol=1e-7)
 
 
+THREE = rg.Network.init("vanilla", 0, 3)
+FOUR = rg.Network.init("vanilla", 0, 4)
+RING = np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])  # eigenvalues 2, -1, -1
+TURNS = np.kron(np.diag([1.0, 1.02]), PLANE[0])
+
+
+def assert_explained(curve):
+    """Where the number of unstable directions changes between neighbouring points, events say by how much."""
+    size = {"fold": 1, "branch": 1, "flip": 1, "rotation": 2}
+    changes = np.abs(np.diff(curve.unstable)).sum()
+    assert changes == sum(size[kind] * m for kind, m in zip(curve.event, curve.event_multiplicity, strict=True))
+    for i in np.flatnonzero(np.diff(curve.unstable)):
+        ends = np.sort(curve.parameter[i : i + 2])
+        assert ((curve.event_parameter >= ends[0]) & (curve.event_parameter <= ends[1])).any()
+
+
+@pytest.mark.parametrize(
+    ("net_of", "start", "stop", "events"),
+    [
+        (lambda g: THREE.replace(W=-g * RING[None]), 0.6, 1.5, [("branch", 1.0, 2)]),
+        (lambda g: THREE.replace(W=-g * RING[None]), 0.3, 1.2, [("flip", 0.5, 1), ("branch", 1.0, 2)]),
+        (lambda g: THREE.replace(W=g * RING[None]), 0.3, 1.2, [("branch", 0.5, 1), ("flip", 1.0, 2)]),
+        (lambda w: TWO.replace(W=w * np.eye(2)[None]), 0.5, 2.0, [("branch", 1.0, 2)]),
+        (lambda w: TWO.replace(W=w * np.diag([1, 1.02])[None]), 0.5, 2.0, [("branch", 1 / 1.02, 1), ("branch", 1, 1)]),
+        (lambda w: TWO.replace(W=-w * np.diag([1, 1.02])[None]), 0.5, 2.0, [("flip", 1 / 1.02, 1), ("flip", 1, 1)]),
+        (lambda w: TWO.replace(W=w * np.diag([1.0, -1.0])[None]), 0.5, 2.0, [("branch", 1.0, 1), ("flip", 1.0, 1)]),
+        (lambda w: FOUR.replace(W=w * TURNS[None]), 0.5, 2.0, [("rotation", 1 / 1.02, 1), ("rotation", 1, 1)]),
+        (lambda w: FOUR.replace(W=w * np.kron(np.eye(2), PLANE)), 0.5, 2.0, [("rotation", 1, 2)]),
+    ],
+)
+def test_crossings_together(net_of, start, stop, events):
+    """Of the origin: eigenvalues that cross at one place, and two in one step of the curve."""
+    curve = rg.continue_fixed_point(net_of, np.zeros(net_of(1.0).n), start, stop)
+    assert list(zip(curve.event, curve.event_multiplicity, strict=True)) == [(kind, m) for kind, _, m in events]
+    np.testing.assert_allclose(curve.event_parameter, [at for _, at, _ in events], atol=1e-9)
+    assert_explained(curve)
+
+
+def test_real_eigenvalues_that_meet_outside_are_no_event():
+    """[[2, -1], [p, 2]] has the eigenvalues 2 +- sqrt(-p)."""
+
+    def net_of(p):
+        return rg.Network.init("linear", 0, 2).replace(W=np.array([[[2.0, -1.0], [p, 2.0]]]))
+
+    curve = rg.continue_fixed_point(net_of, np.zeros(2), -0.53, 0.5)
+    assert curve.event.size == 0 and (curve.unstable == 2).all()
+
+
+@pytest.mark.parametrize("beyond", [2e-3, 5e-4, 1e-5])
+def test_the_interval_ends_just_before_a_fold(beyond):
+    """A step goes around the fold and is back in the interval at its end."""
+    h = np.sqrt(0.5)
+    stop = np.arctanh(h) - 2 * h + beyond
+    curve = rg.continue_fixed_point(lambda b: with_weight(2.0).replace(b=np.array([[b]])), [1.0], 1.0, stop)
+    end = scipy.optimize.brentq(lambda s: np.tanh(2 * s + stop) - s, h, 1.0, xtol=1e-15)
+    np.testing.assert_allclose(curve.s[-1, 0, 0], end, atol=1e-10 / (1 - 2 * (1 - end * end)))
+    assert curve.parameter[-1] == stop and curve.event.size == 0 and (curve.s > h).all()
+
+
 def test_bad_arguments():
     for arguments, options, error, message in (
         ((with_weight, [0.0], 1.0, 1.0), {}, ValueError, r"stop is 1.0, as start is"),
+        ((ONE, [0.0], 0.5, 2.0), {}, ValueError, r"net_of is Network; it must be a function p -> Network or System"),
         ((with_weight, [0.0], 0.5, 2.0), {"step": 0.0}, ValueError, r"step is 0.0"),
         ((with_weight, [0.0, 0.0], 0.5, 2.0), {}, ValueError, r"s has shape \(2,\); it must have shape \(1,\)"),
         ((with_weight, [np.nan], 0.5, 2.0), {}, rg.ConvergenceError, r"no fixed point near s at p = 0.5"),
@@ -106,6 +167,14 @@ def test_portrait():
     )
     with pytest.raises(ValueError, match=r"traj has states of 1 numbers; the points have 3"):
         rg.fixed_point_portrait(points, rg.rollout(ONE, steps=3))
+
+
+def test_a_pitchfork_along_the_curve_that_turns_back():
+    """h = tanh(w h) from above down to w = 1, where its three solutions meet, and up again below."""
+    curve = rg.continue_fixed_point(with_weight, [0.9], 2.0, 0.5)
+    assert curve.event.tolist() == ["fold"] and curve.parameter[-1] == 2.0
+    np.testing.assert_allclose(curve.event_parameter, [1.0], atol=1e-5)
+    assert curve.stable.all() and curve.s[-1, 0, 0] < -0.9
 
 
 def test_figures_of_curves(tmp_path):

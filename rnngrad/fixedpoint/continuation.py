@@ -19,6 +19,7 @@ from .solve import start_states
 _CORRECTIONS = 8  # Newton iterations before a step is halved
 _DIFFERENCE = 1e-6  # of the parameter, for df/dp by central differences; it steers and does not enter the result
 _BISECTIONS = 45
+_LOCATED = 1e-4  # of a branch point at worst, in (s, p): nearer than that corrections may lead to the other curve
 _KINDS = ("fold", "branch", "flip", "rotation")
 
 
@@ -39,11 +40,14 @@ class Branch(Result):
         pair on the unit circle: Neimark-Sacker).
     event_parameter, event_s : ndarray (E,), (E, S, n)
         Where; between the points by bisection.
+    event_multiplicity : ndarray (E,)
+        Eigenvalues (of a rotation: pairs) that cross the unit circle there together, 2 and more in symmetric networks;
+        1 also for a fold whose eigenvalue 1 turns back.
     name : str
         Of the parameter.
     """
 
-    DERIVED: ClassVar[tuple[str, ...]] = ("stable",)
+    DERIVED: ClassVar[tuple[str, ...]] = ("stable", "unstable")
 
     parameter: NDArray[np.float64]
     s: NDArray[np.float64]
@@ -51,12 +55,18 @@ class Branch(Result):
     event: NDArray[np.str_]
     event_parameter: NDArray[np.float64]
     event_s: NDArray[np.float64]
+    event_multiplicity: NDArray[np.int64]
     name: str
 
     @property
     def stable(self) -> NDArray[np.bool_]:
         """Where every eigenvalue is inside the unit circle, (M,)."""
-        return np.abs(self.eigenvalues).max(axis=1) < 1
+        return self.unstable == 0
+
+    @property
+    def unstable(self) -> NDArray[np.int64]:
+        """Number of eigenvalues on the unit circle or outside, (M,); it changes at events only."""
+        return np.count_nonzero(np.abs(self.eigenvalues) >= 1, axis=1)
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,8 @@ def continue_fixed_point(
     tol = _checks.number("tol", tol, 0.0, open_low=True)
     if start == stop:
         raise ValueError(f"stop is {stop}, as start is; a curve takes an interval")
+    if not callable(net_of):
+        raise ValueError(f"net_of is {type(net_of).__name__}; it must be a function p -> Network or System")
     curve = _Curve(net_of, x, tol, backend)
     first = curve.at(start)
     if first.net.dtype != np.float64:
@@ -150,23 +162,24 @@ def continue_fixed_point(
         if turned @ tangent < 0.95 and h > 1e-4 * step:  # too sharp a bend to look at from both ends only
             h /= 2
             continue
-        events += [curve.locate(kind, point, tangent, h) for kind in curve.crossed(point, tangent, new, turned)]
-        if not low <= new[-1] <= high:
-            edge = high if new[-1] > high else low
-            share = (edge - point[-1]) / (new[-1] - point[-1])
-            end = solve(curve.at(edge), (point + share * (new - point))[:-1].reshape(1, *shape), tol, 50)
-            points.append(np.append(end.s.ravel(), edge))
-            events = [event for event in events if low <= event[1][-1] <= high]
+        arc = _Arc(curve, point, tangent, name)
+        here, there = arc.station(0.0, point), arc.station(h, new)
+        end = arc.left(here, there, low, high)
+        if end is not None:
+            there = end
+        events += _settled(arc.events(here, there), 2 * (3 * tol) ** (1 / 3))
+        points.append(there.point)
+        if end is not None:
             break
-        points.append(new)
         point, tangent, h = new, turned, min(step, 1.5 * h)
     p = np.array([one[-1] for one in points])
     values = np.stack([curve.eigenvalues(one) for one in points])
-    where = np.array([at for _, at in events]).reshape(len(events), point.size)
+    where = np.array([event.point for event in events]).reshape(len(events), point.size)
     return Branch(
         parameter=p, s=np.stack([one[:-1].reshape(shape) for one in points]), eigenvalues=values,
-        event=np.array([kind for kind, _ in events], dtype="<U8"), event_parameter=where[:, -1],
-        event_s=where[:, :-1].reshape(len(events), *shape), name=name,
+        event=np.array([event.kind for event in events], dtype="<U8"), event_parameter=where[:, -1],
+        event_s=where[:, :-1].reshape(len(events), *shape),
+        event_multiplicity=np.array([max(1, abs(event.change)) for event in events], dtype=np.int64), name=name,
     )  # fmt: skip
 
 
@@ -227,39 +240,144 @@ class _Curve:
         values = np.linalg.eigvals(self.jacobian(point)).astype(complex)
         return values[np.argsort(-np.abs(values), kind="stable")]
 
-    def tests(self, point: NDArray, tangent: NDArray) -> NDArray:
-        """A number for each kind of event whose sign changes there (that of a branch does at a fold too)."""
-        J = self.jacobian(point)
-        eye, values = np.eye(len(J)), np.linalg.eigvals(J)
-        pairs = np.sort(np.abs(values[values.imag > 0]))
-        outside = np.count_nonzero(pairs >= 1)
-        return np.array(
-            [tangent[-1], np.linalg.slogdet(eye - J)[0], np.linalg.slogdet(eye + J)[0], outside], dtype=np.float64
-        )
+    def counts(self, point: NDArray) -> tuple[int, int, int]:
+        """Eigenvalues on the unit circle or outside: real and positive, real and negative, complex."""
+        values = self.eigenvalues(point)
+        out = values[np.abs(values) >= 1]
+        # an eigenvalue of multiplicity 2 comes out as a pair that far off the axis, or off by the error of the point
+        real = np.abs(out.imag) <= max(self.tol, np.sqrt(np.finfo(float).eps)) * np.abs(out)
+        up, down = int((real & (out.real > 0)).sum()), int((real & (out.real < 0)).sum())
+        return up, down, len(out) - up - down
 
-    def crossed(self, point: NDArray, tangent: NDArray, new: NDArray, turned: NDArray) -> list[str]:
-        """Kinds of the events between two points."""
-        before, after = self.tests(point, tangent), self.tests(new, turned)
-        fold, branch, flip = before[:3] * after[:3] < 0
-        rotation = before[3] != after[3] and len(self._pairs(point)) == len(self._pairs(new))
-        return [kind for kind, seen in zip(_KINDS, (fold, branch and not fold, flip, rotation), strict=True) if seen]
 
-    def _pairs(self, point: NDArray) -> NDArray:
-        values = np.linalg.eigvals(self.jacobian(point))
-        return values[values.imag > 0]
+@dataclass(frozen=True)
+class _Station:
+    """A point of the curve at a distance along the tangent, which way p goes there, and eigenvalues outside."""
 
-    def locate(self, kind: str, point: NDArray, tangent: NDArray, h: float) -> tuple[str, NDArray]:
-        """Bisection for the arclength in (0, h) at which the test of that kind changes."""
-        which = _KINDS.index(kind)
-        low, high, found = 0.0, h, point
-        start = self.tests(point, tangent)[which]
+    along: float
+    point: NDArray
+    way: float
+    counts: tuple[int, int, int]
+
+    def same(self, other: _Station) -> bool:
+        return self.counts == other.counts and self.way * other.way >= 0
+
+
+@dataclass(frozen=True)
+class _Event:
+    kind: str
+    change: int  # of the eigenvalues (pairs) outside; 0 where the curve turns back and an eigenvalue 1 does so too
+    point: NDArray
+
+
+@dataclass(frozen=True)
+class _Arc:
+    """The curve over the tangent at one of its points."""
+
+    curve: _Curve
+    point: NDArray
+    tangent: NDArray
+    name: str
+
+    def station(self, along: float, point: NDArray) -> _Station:
+        way = self.curve.tangent(point, self.tangent)[-1]
+        return _Station(along, point, float(way), self.curve.counts(point))
+
+    def middle(self, low: _Station, high: _Station) -> _Station | None:
+        """Between two stations; None close to a branch point, where the corrections lead to the other curve."""
+        guess = 0.5 * (low.point + high.point)
+        apart = float(np.linalg.norm(high.point - low.point))
+        point = self.curve.correct(guess, self.tangent)
+        if point is not None and np.linalg.norm(point - guess) <= apart + self.curve.tol:
+            return self.station(0.5 * (low.along + high.along), point)
+        if apart > _LOCATED * max(1.0, float(np.abs(guess).max())):
+            raise ConvergenceError(f"the curve is lost beyond {self.name} = {low.point[-1]:.6g}; take a smaller step")
+        return None
+
+    def bisect(self, low: _Station, high: _Station, inside: Callable[[_Station], bool]) -> tuple[_Station, _Station]:
+        """The last station that is inside and the first that is not, as near as they get."""
         for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            new = self.correct(point + middle * tangent, tangent)
-            if new is None:
+            middle = self.middle(low, high)
+            if middle is None:
                 break
-            found = new
-            value = self.tests(new, self.tangent(new, tangent))[which]
-            same = value == start if which == 3 else value * start > 0
-            low, high = (middle, high) if same else (low, middle)
-        return kind, found
+            if inside(middle):
+                low = middle
+            else:
+                high = middle
+        return low, high
+
+    def events(self, low: _Station, high: _Station) -> list[_Event]:
+        """What changes between two stations, in order; halved until one thing does, or they are one to rounding."""
+        if low.same(high):
+            return []
+        together = np.sqrt(self.curve.tol) * max(
+            1.0, float(np.abs(low.point).max())
+        )  # a double root is known that well
+        if not _alone(low, high) and high.along - low.along > together:
+            middle = self.middle(low, high)
+            if middle is not None:
+                return self.events(low, middle) + self.events(middle, high)
+        seen = _kinds(low, high)
+        at = self.bisect(low, high, low.same)[1].point if seen else low.point
+        return [_Event(kind, change, at) for kind, change in seen]
+
+    def left(self, low: _Station, high: _Station, least: float, most: float) -> _Station | None:
+        """Where p leaves [least, most] between two stations, if it does; it may come back at a fold between them."""
+
+        def inside(station: _Station) -> bool:
+            return bool(least <= station.point[-1] <= most)
+
+        if low.way * high.way < 0 and inside(high):
+            turn = self.bisect(low, high, lambda station: station.way * low.way > 0)
+            high = turn[0] if inside(turn[1]) else turn[1]
+        if inside(high):
+            return None
+        before, after = self.bisect(low, high, inside)
+        edge = most if after.point[-1] > most else least
+        here = self.curve.at(edge)
+        s = before.point[:-1].reshape(1, *here.net.state_shape)
+        done = solve(here, s, self.curve.tol, 50, otherwise="stop")
+        end = np.append(done.s.ravel(), edge)
+        if done.status[0] not in ("converged", "rounding") or np.linalg.norm(end - before.point) > high.along:
+            raise ConvergenceError(
+                f"the curve is lost at its end, {self.name} = {edge:.6g}: Newton's method ends {str(done.status[0])!r}"
+            )
+        return self.station(before.along, end)
+
+
+def _alone(low: _Station, high: _Station) -> bool:
+    """Whether one thing changes between two stations."""
+    up, down, pairs = (abs(b - a) for a, b in zip(low.counts, high.counts, strict=True))
+    return bool(up + down + pairs // 2 == 1 and (up or low.way * high.way >= 0))
+
+
+def _kinds(low: _Station, high: _Station) -> list[tuple[str, int]]:
+    """Kinds of the events between two stations that are one to rounding, and the change of each."""
+    up, down, pairs = (int(b - a) for a, b in zip(low.counts, high.counts, strict=True))
+    if pairs * up < 0 or pairs * down < 0:  # two real ones outside become a pair there, or the other way round
+        other = up if pairs * up < 0 else down
+        met = int(np.sign(pairs)) * min(abs(pairs), abs(other) // 2 * 2)
+        pairs -= met
+        up, down = (up + met, down) if other == up else (up, down + met)
+    turned = low.way * high.way < 0
+    changes = (("fold" if turned else "branch", up), ("flip", down), ("rotation", pairs // 2))
+    return [(kind, change) for kind, change in changes if change or kind == "fold"]
+
+
+def _settled(events: list[_Event], near: float) -> list[_Event]:
+    """Without crossings of 1 there and back within ``near``, twice what s^3 / 3 = tol leaves of a triple root."""
+    out: list[_Event] = []
+    for event in events:
+        last = out[-1] if out else None
+        if (
+            last is not None
+            and {last.kind, event.kind} <= {"fold", "branch"}
+            and last.change * event.change < 0
+            and np.linalg.norm(event.point - last.point) <= near * max(1.0, float(np.abs(event.point).max()))
+        ):
+            out.pop()
+            if last.kind != event.kind:
+                out.append(_Event("fold", last.change + event.change, event.point))
+        else:
+            out.append(event)
+    return out
