@@ -10,6 +10,7 @@ import scipy.optimize
 from cases import make_case
 
 import rnngrad as rg
+from rnngrad.fixedpoint import find
 
 torch = oracles.torch
 
@@ -178,6 +179,44 @@ def test_cycles_of_the_logistic_map():
     for number in set(three.cycle[three.cycle_length == 3]):
         own = three.h[three.cycle == number, 0]
         np.testing.assert_allclose(np.sort(3.84 * own * (1 - own)), np.sort(own), atol=1e-8)
+
+
+@pytest.mark.parametrize(("period", "cycles"), [(5, {1: 2, 5: 6}), (7, {1: 1, 7: 18}), (6, {1: 2, 2: 1, 3: 2, 6: 9})])
+def test_every_cycle_has_all_of_its_points(period, cycles):
+    """r = 4: x = sin^2(pi k / (2^p -+ 1)): all of them, 5e-6 apart near 1; 0 repels by 4^7 and no start meets it."""
+    points = rg.find_fixed_points(logistic(4.0), np.random.default_rng(0).uniform(0, 1, (1500, 1)), period=period)
+    angles = np.concatenate(
+        [np.arange(2 ** (period - 1)) / (2**period - 1), np.arange(1, 2 ** (period - 1) + 1) / (2**period + 1)]
+    )
+    truth = np.sin(np.pi * angles) ** 2
+    truth = np.sort(truth[truth > 0] if period == 7 else truth)
+    np.testing.assert_allclose(np.sort(points.h[:, 0]), truth, atol=1e-9)
+    found: dict[int, int] = {}
+    for number in set(points.cycle):
+        own = points.cycle == number
+        length = int(own.sum())
+        assert (points.cycle_length[own] == length).all()
+        h = points.h[own, 0]
+        np.testing.assert_allclose(np.sort(4 * h * (1 - h)), np.sort(h), atol=1e-8)
+        found[length] = found.get(length, 0) + 1
+    assert found == cycles
+    at = points.point >= 0
+    np.testing.assert_allclose(points.end[at, 0, 0], points.h[points.point[at], 0], atol=1e-9)
+    assert points.found.sum() == at.sum()
+
+
+def test_what_follows_is_a_point_only_if_newton_says_so(monkeypatch):
+    solve = find.newton.solve
+
+    def lost(here, s, tol, limit, **options):
+        done = solve(here, s, tol, limit, **options)
+        if limit == find._POLISH:
+            done.status[:] = "stuck"
+        return done
+
+    monkeypatch.setattr(find.newton, "solve", lost)
+    points = rg.find_fixed_points(tanh_network([[-3.0]]), np.linspace(0.8, 1.1, 5)[:, None], period=2)
+    assert len(points) == 1 and points.h[0, 0] > 0.9 and points.cycle_length.tolist() == [0]
 
 
 def test_jacobian_of_a_cycle():

@@ -21,6 +21,7 @@ from .maps import Clamped, clamped, lengths_of
 from .solve import start_states
 
 _SLOW_MERGE = 1e3  # times the tolerance of fixed points: a minimum is known to half the digits of a root
+_POLISH = 20  # iterations for the point that follows another
 _LARGEST_ERROR = 1e-3  # relative, of a point that is merged with another on account of its own error
 
 
@@ -78,7 +79,7 @@ class FixedPoints(Points):
     cycle : ndarray (K,)
         Number of the cycle that each point is on: points with one number follow each other.
     cycle_length : ndarray (K,)
-        Its length, a divisor of p; 1 for a fixed point of f itself.
+        Its length, a divisor of p; 1 for a fixed point of f itself, 0 where Newton's method lost what follows.
     status : ndarray (R,) of str
         Of each start: "converged"; "rounding" (at a point, but tol is below rounding); "slow"; "stuck": no step makes
         the residual smaller, and it is no minimum either; "limit", "singular": out of iterations, where I - J is
@@ -174,7 +175,7 @@ def find_fixed_points(
     done.status[invalid] = "invalid"
     at_points = np.isin(done.status, ("converged", "rounding"))
     centres, point = _distinct(here, done.s, at_points, merge, errors=True)
-    centres, cycle, length = _cycles(here, centres, tol, merge)
+    centres, point, cycle, length = _cycles(here, centres, point, tol, merge)
     fixed, place = _describe(here, centres, np.bincount(point[point >= 0], minlength=len(centres)))
     low, slow_point = _distinct(here, done.s, done.status == "slow", merge * _SLOW_MERGE, errors=False)
     slow_points, slow_place = _describe(here, low, np.bincount(slow_point[slow_point >= 0], minlength=len(low)))
@@ -256,36 +257,37 @@ def _distinct(
     return s[groups], point
 
 
-def _cycles(here: Clamped, s: NDArray, tol: float, merge: float) -> tuple[NDArray, NDArray, NDArray]:
-    """The points with those that follow them, the number of the cycle of each, and its length."""
+def _cycles(
+    here: Clamped, s: NDArray, point: NDArray, tol: float, merge: float
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """The points and those that follow them, the one that each start belongs to, and each one's cycle and its length.
+
+    What follows a point is one too: Newton's method keeps it from drifting off an unstable cycle.
+    """
     if here.period == 1:
-        return s, np.arange(len(s)), np.ones(len(s), np.int64)
+        return s, point, np.arange(len(s)), np.ones(len(s), np.int64)
     once = Clamped(here.net, here.x[:1], 1, here.backend)
-    states, numbers, lengths = list(s), [-1] * len(s), [0] * len(s)
+    known, follower = -1, np.full(0, -1)
+    while len(s) != known:  # what follows the last ones is not known yet
+        known = len(s)
+        done = newton.solve(here.at(len(s)), once.at(len(s)).image(s), tol, _POLISH, otherwise="stop")
+        good = np.isin(done.status, ("converged", "rounding"))
+        both = np.concatenate([s, done.s])
+        chosen = np.concatenate([np.ones(known, np.bool_), good])
+        s, group = _distinct(here.at(len(both)), both, chosen, merge, errors=True)
+        point = np.where(point >= 0, group[:known][point], -1)
+        follower = np.full(len(s), -1)
+        follower[group[:known]] = group[known:]
+    number, length = np.arange(len(s)), np.zeros(len(s), np.int64)
     for k in range(len(s)):
-        if numbers[k] >= 0:
+        if length[k]:
             continue
         orbit = [k]
-        numbers[k] = k
-        image = s[k]
-        while True:
-            image = once.at(1).image(image[None])[0]
-            # what follows is a point of its own: Newton keeps an unstable orbit from drifting off
-            image = newton.solve(here.at(1), image[None], tol, 20).s[0]
-            away = lengths_of(np.stack(states) - image)
-            nearest = int(np.argmin(away))
-            if away[nearest] > 10 * merge * max(1.0, float(lengths_of(image[None])[0])):
-                states.append(image)
-                numbers.append(k)
-                lengths.append(0)
-                nearest = len(states) - 1
-            if nearest == k or len(orbit) >= here.period:
-                break
-            numbers[nearest] = k
-            orbit.append(nearest)
-        for member in orbit:
-            lengths[member] = len(orbit)
-    return np.stack(states) if states else s, np.array(numbers, np.int64), np.array(lengths, np.int64)
+        while len(orbit) < here.period and follower[orbit[-1]] not in (-1, k):
+            orbit.append(int(follower[orbit[-1]]))
+        if follower[orbit[-1]] == k:
+            number[orbit], length[orbit] = k, len(orbit)
+    return s, point, number, length
 
 
 def _describe(here: Clamped, s: NDArray, found: NDArray) -> tuple[Points, NDArray[np.int64]]:
