@@ -352,6 +352,7 @@ MUTANTS = [
     ("fixed_point_solve: stalled at rounding is not seen", "kernels/cpu/fixed_point.py", "since[b] >= _PATIENCE", "since[b] >= 100000"),
     ("fixed_point_solve: overflow goes on", "kernels/cpu/fixed_point.py", "elif not size <= (1 + first) / (eps * eps):", "elif size > 1e308 * 10:"),
     ("fixed_point_solve: cycles are not looked for", "fixedpoint/solve.py", "found = near.any(axis=0)", "found = near.all(axis=0)"),
+    ("fixed_point_solve: a slow spiral is a cycle", "fixedpoint/solve.py", "np.maximum(_SETTLED * away[1], rounding)", "np.inf"),
     ("fixed_point_solve: condition of J instead of I - J", "fixedpoint/spectrum.py", "np.eye(J.shape[1]) - J[finite]", "J[finite]"),
     ("fixed_point_adjoint: J in place of its transpose", "fixedpoint/linear.py", "g[r].ravel(), trans=1)", "g[r].ravel(), trans=0)"),
     ("fixed_point_adjoint: one term too many", "fixedpoint/linear.py", "limit = limit if terms is None else terms - 1", "limit = limit if terms is None else terms"),

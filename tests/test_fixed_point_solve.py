@@ -184,6 +184,26 @@ def test_status(net, options, status, cycle):
     assert fp.cycle[0] == cycle
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("w", [-0.999, -1.001])
+def test_a_slow_spiral_is_no_cycle(w, dtype):
+    """It comes back to (1 - w^2) / |1 - w| = 1e-3 of a step after two of them, nearer or further each time."""
+    net = scalar(w, 1.0, cell="linear").astype(dtype)
+    fp = rg.solve_fixed_point(net, method="picard", tol=1e-4 if w > -1 else 1e-6, max_iterations=1000)
+    assert fp.status.tolist() == ["limit"] and fp.cycle.tolist() == [0]
+    np.testing.assert_allclose(fp.contraction, -w, atol=1e-4)
+    if w > -1:
+        assert rg.solve_fixed_point(net, method="picard", tol=1e-4, max_iterations=20_000).converged.all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("w", [-1.05, -1.5, -3.0])
+def test_cycles(w, dtype):
+    """h <- tanh(w h) settles on +-h*, for w near -1 by a factor of about 1 - 2 (|w| - 1) a step."""
+    fp = rg.solve_fixed_point(scalar(w).astype(dtype), method="picard", s0=np.array([0.2], dtype), tol=1e-6)
+    assert fp.status.tolist() == ["oscillating"] and fp.cycle.tolist() == [2]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_tolerance_below_rounding(method):
     drawn, x = settled("gru", n=12)
@@ -225,7 +245,9 @@ def test_bad_arguments():
         ((net, x), {"max_iterations": 0}, r"max_iterations is 0; it must be at least 1"),
         ((net, x[:, :2]), {}, r"x has shape \(3, 2\); it must have shape \(B, 3\)"),
         ((net, np.zeros((4, 2, 3))), {}, r"x has shape \(4, 2, 3\); it must be \(B, m\) or \(m,\)"),
-        ((net, x), {"s0": np.zeros((2, 1, 4))}, r"x has shape \(3, 3\); it must have shape \(2, 3\)"),
+        ((net, x), {"s0": np.zeros((2, 1, 4))}, r"s0 has shape \(2, 1, 4\); it must have shape \(3, 1, 4\)"),
+        ((net, x[:0]), {}, r"x has shape \(0, 3\); it must hold one sample or more"),
+        ((net, x[0]), {"s0": np.zeros((0, 1, 4))}, r"s0 has shape \(0, 1, 4\); it must hold one sample or more"),
         ((net, x), {"s0": np.zeros(5)}, r"s0 has shape \(5,\); it must have shape \(4,\)"),
         ((net, np.full((3, 3), np.nan)), {}, r"x is nan at index"),
         ((stack, x), {}, r"net is Stack; it must be a Network"),

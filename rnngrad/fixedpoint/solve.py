@@ -25,7 +25,8 @@ Method = Literal["picard", "anderson", "newton", "newton_krylov"]
 METHODS = ("picard", "anderson", "newton", "newton_krylov")
 _LIMITS = {"picard": 1000, "anderson": 1000, "newton": 100, "newton_krylov": 100}
 _CYCLES = 16  # periods up to which a state that does not settle is looked at
-_RETURNED = 1e-3  # of a step: what comes back so close after some steps is on a cycle
+_SETTLED = 1e-8  # of a step: what comes back so close is on a cycle; a slow spiral comes back nearly, each time
+_RETURNED = 1e-3  # of a step, at most, where rounding is more than that
 _TAIL = 10  # iterations whose mean is the measured contraction
 TILE = 8  # samples that iterate together
 
@@ -182,7 +183,12 @@ def solve_fixed_point(
     window = _checks.integer("window", window, 1, 50)
     damping = _checks.number("damping", damping, 0.0, 1.0, open_low=True)
     starts = None if s0 is None else _checks.numbers("s0", s0)
-    here = clamped(net, x, len(starts) if starts is not None and starts.ndim == 3 else None, 1, backend)
+    shared = x is None or _checks.numbers("x", x).ndim == 1  # then the starts say how many samples there are
+    B = len(starts) if shared and starts is not None and starts.ndim == 3 else None
+    here = clamped(net, x, B, 1, backend)
+    if not len(here.x):
+        name, value = ("x", x) if B is None else ("s0", s0)
+        raise ValueError(f"{name} has shape {np.shape(value)}; it must hold one sample or more")
     s, invalid = start_states(net, starts, len(here.x), "s0")
     if method in ("newton", "newton_krylov"):
         done = newton.solve(here, s, tol, limit, krylov=method == "newton_krylov")
@@ -282,7 +288,8 @@ def cycles(here: Clamped, s: NDArray, status: NDArray, residual: NDArray) -> NDA
     if open_.size:
         traj = Clamped(here.net, here.x, _CYCLES, here.backend).trajectory(s[open_], open_)
         away = np.stack([lengths_of(state - s[open_]) for state in traj.states])
-        near = away <= _RETURNED * np.maximum(away[1], 0)
+        rounding = 8 * np.finfo(s.dtype).eps * np.maximum(1.0, lengths_of(s[open_]))
+        near = away <= np.minimum(_RETURNED * away[1], np.maximum(_SETTLED * away[1], rounding))
         near[:2] = False
         found = near.any(axis=0)
         out[open_[found]] = near.argmax(axis=0)[found]
