@@ -10,7 +10,7 @@ import scipy.optimize
 from cases import make_case
 
 import rnngrad as rg
-from rnngrad.fixedpoint import find
+from rnngrad.fixedpoint import distinct
 
 torch = oracles.torch
 
@@ -206,15 +206,15 @@ def test_every_cycle_has_all_of_its_points(period, cycles):
 
 
 def test_what_follows_is_a_point_only_if_newton_says_so(monkeypatch):
-    solve = find.newton.solve
+    solve = distinct.newton.solve
 
     def lost(here, s, tol, limit, **options):
         done = solve(here, s, tol, limit, **options)
-        if limit == find._POLISH:
+        if limit == distinct._POLISH:
             done.status[:] = "stuck"
         return done
 
-    monkeypatch.setattr(find.newton, "solve", lost)
+    monkeypatch.setattr(distinct.newton, "solve", lost)
     points = rg.find_fixed_points(tanh_network([[-3.0]]), np.linspace(0.8, 1.1, 5)[:, None], period=2)
     assert len(points) == 1 and points.h[0, 0] > 0.9 and points.cycle_length.tolist() == [0]
 
