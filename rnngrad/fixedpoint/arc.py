@@ -76,9 +76,8 @@ class Arc:
         """What changes between two stations, in order; halved until one thing does, or they are one to rounding."""
         if low.same(high):
             return []
-        together = np.sqrt(self.curve.tol) * max(
-            1.0, float(np.abs(low.point).max())
-        )  # a double root is known that well
+        # a double root is known to the square root of tol
+        together = np.sqrt(self.curve.tol) * max(1.0, float(np.abs(low.point).max()))
         if not _alone(low, high) and high.along - low.along > together:
             middle = self.middle(low, high)
             if middle is not None:
