@@ -599,10 +599,11 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
     import gpu_check
 
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "check")])
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--inline", "--out", str(tmp_path / "check")])
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
-    assert len(report["parity"]) == 9 and report["timings"] and all(row["passed"] for row in report["parity"])
+    checks = report["parity"] + report["pieces"]
+    assert len(checks) == 9 and report["timings"] and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results
     monkeypatch.setattr(
@@ -610,6 +611,67 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     )
     assert gpu_check.main() == 1
     assert "FAIL" in capsys.readouterr().out
+
+
+@pytest.fixture
+def card_check(tmp_path, monkeypatch):
+    """The check for a card with one section, ``section(jobs)``; ``report(*options)`` runs it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import gpu_check
+
+    class Check:
+        module = gpu_check
+
+        def section(self, jobs):
+            monkeypatch.setattr(gpu_check, "SECTIONS", {**dict.fromkeys(gpu_check.SECTIONS, list), "parity": jobs})
+
+        def report(self, *options):
+            monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "check"), *options])
+            status = gpu_check.main()
+            return status, json.loads((tmp_path / "check.json").read_text()), (tmp_path / "check.md").read_text()
+
+    return Check()
+
+
+@inside
+def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
+    def good():
+        yield {"case": "good", "value": 1.0}
+
+    def bad():
+        yield from good()
+        raise ZeroDivisionError("of this job")
+
+    card_check.section(lambda: [("first", 0, bad), ("second", 0, good), ("third", 1e9, good)])
+    status, report, page = card_check.report("--inline")
+    assert status == 1 and report["verdict"] == "1 checks failed" and len(report["parity"]) == 3
+    assert "ZeroDivisionError: of this job" in report["parity"][1]["said"] and "ZeroDivisionError" in page
+    assert report["left out"] == ["parity: third (no time)"]
+    monkeypatch.setattr(card_check.module, "context_lost", lambda: True)
+    status, report, page = card_check.report("--inline")
+    assert status == 1 and len(report["parity"]) == 3 and "the CUDA context was lost" in page
+
+
+@inside
+def test_the_check_for_a_card_reports_what_hangs_or_dies(card_check, monkeypatch):
+    """Each process tells of one job, and then hangs, dies, or ends well."""
+    ends = ["time.sleep(60)", "os._exit(139)", "sys.exit(0)"]
+    code = (
+        "import os, sys, time; first = {first}; stream = open({events!r}, 'a');"
+        'print(\'{{"begin": "job %d", "at": %d}}\' % (first, first), file=stream, flush=True); {end}'
+    )
+
+    def command(section, first, events, clock):
+        last = "sys.exit(0)" if section != "parity" else ends[first]
+        return [sys.executable, "-c", code.format(first=first, events=str(events), end=last)]
+
+    monkeypatch.setattr(card_check.module, "command", command)
+    monkeypatch.setattr(card_check.module, "HANGS", 4.0)
+    status, report, _ = card_check.report()
+    assert status == 1 and report["verdict"] == "2 checks failed"
+    said = [(row["case"], row["said"]) for row in report["parity"]]
+    assert said[0][0] == "job 0" and "no answer for 4 s" in said[0][1]
+    assert said[1] == ("job 1", "the process ended with exit status 139")
 
 
 # ---------------------------------------------------------------- arrays that stay on the device
