@@ -712,6 +712,30 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
 
 
 @inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_and_float64_of_device_arrays(dtype):
+    case = make_case("gru_delayed", n=2, T=4, lengths=[4, 2, 1], dtype=dtype)
+    traj, expected = rg.rollout(case.net, to_device(case.x), to_device(case.s0), case.lengths), on(case, "cuda")
+    for ord in (2, "fro"):
+        found = rg.jacobian_chain(traj).log_norms(ord)
+        np.testing.assert_array_equal(found, rg.jacobian_chain(expected).log_norms(ord))
+    wide, truth = (rg.jacobian_chain(of).jacobians.in_float64() for of in (traj, expected))
+    assert wide.update_s.dtype == np.float64 and _cuda.is_device_array(wide.update_s)
+    np.testing.assert_array_equal(wide.dense().copy_to_host(), truth.dense())
+
+
+@inside
+def test_device_arrays_of_the_simulator_have_no_more_than_those_of_a_card():
+    array = to_device(np.ones((2, 3)))
+    for name in ("astype", "sum", "max", "any", "fill"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(array, name)
+    with pytest.raises(TypeError):
+        array + array
+    assert array[0].shape == (3,) and array.reshape(6).size == 6 and array.is_c_contiguous()
+
+
+@inside
 def test_device_arrays_that_are_not_contiguous_are_copied_there():
     case = make_case("gru", T=6)
     every = np.repeat(case.x, 2, axis=0)

@@ -67,9 +67,7 @@ class FactoredJacobians:
         """The same numbers in float64, for products that float32 cannot resolve."""
         if self.net.dtype == np.float64:
             return self
-        wide: dict[str, Any] = {
-            name: array.astype(np.float64) for name, array in zip(_FACTORS, self.arrays, strict=True)
-        }
+        wide: dict[str, Any] = {name: _wide(array) for name, array in zip(_FACTORS, self.arrays, strict=True)}
         return dataclasses.replace(self, net=self.net.astype("float64"), **wide)
 
     def flattened(self) -> FactoredJacobians:
@@ -213,6 +211,11 @@ class FactoredJacobians:
 def _beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """An uninitialised array where the other one lies: on the host or on the GPU."""
     return _cuda.empty(shape, dtype) if _cuda.is_device_array(array) else empty(shape, dtype)
+
+
+def _wide(array: Any) -> Any:
+    """The same numbers in float64, where the array lies."""
+    return find_backend("cuda").in_float64(array) if _cuda.is_device_array(array) else array.astype(np.float64)
 
 
 def factored_jacobians(traj: Trajectory) -> FactoredJacobians:

@@ -227,7 +227,7 @@ def orthonormalize(Y, R, exponents, stretch):
     """QR of every frame: Y[B, k, N] 2^exponents[B, k] = (R[B, k, k])^T (orthonormal rows), as the CPU's."""
     B, k, N = Y.shape
     numbers = room(k, N)
-    level = block.SHARED if numbers * Y.itemsize <= _cuda.shared_limit() else block.GLOBAL
+    level = block.SHARED if numbers * Y.dtype.itemsize <= _cuda.shared_limit() else block.GLOBAL
     kernel = make(Y.dtype, level)
     operands = [pieces.changed(Y, 0), pieces.written(R, 0), pieces.changed(exponents, 0), pieces.written(stretch, 0)]
 
@@ -241,4 +241,4 @@ def orthonormalize(Y, R, exponents, stretch):
         )  # fmt: skip
 
     each = (numbers if level == block.GLOBAL else 0) + k * k
-    pieces.run(piece, B, operands, "the QR of one frame", (0, each * Y.itemsize))
+    pieces.run(piece, B, operands, "the QR of one frame", (0, each * Y.dtype.itemsize))
