@@ -240,7 +240,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 def release() -> None:
     """Give the memory of arrays that nobody holds back to the device now."""
     if not simulated():
-        load().current_context().deallocations.clear()
+        load().current_context().memory_manager.deallocations.clear()  # those of the context are streams and events
 
 
 def upload(array: Any) -> Any:

@@ -94,6 +94,19 @@ def test_an_array_of_another_device_is_refused(monkeypatch):
         rg.rollout(NET, Elsewhere())
 
 
+def test_memory_is_given_back_by_what_keeps_it(monkeypatch):
+    called = []
+
+    def queue(name):
+        return types.SimpleNamespace(deallocations=types.SimpleNamespace(clear=lambda: called.append(name)))
+
+    context = types.SimpleNamespace(**vars(queue("context")), memory_manager=queue("memory"))
+    monkeypatch.setattr(_cuda, "simulated", lambda: False)
+    monkeypatch.setattr(_cuda, "load", lambda: types.SimpleNamespace(current_context=lambda: context))
+    _cuda.release()
+    assert "memory" in called
+
+
 def test_an_array_on_a_gpu_without_cuda_says_what_is_missing(absent):
     class Device:
         __cuda_array_interface__ = {"shape": (5, 2, 3)}
