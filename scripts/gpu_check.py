@@ -90,10 +90,8 @@ def results(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> dict[str, 
         found |= {f"driven {name}": out[0], f"driven {name}, dz": dz, f"driven {name}, dz2": dz2}
     k = min(net.N, 20)
     carried = Carried.start(random_frames(traj.B, k, net.state_shape, np.float64, np.random.default_rng(3)))
-    logs = carry(jacobians.in_float64(), carried, 0, 1, traj.T)
-    found["frames, logarithms"] = np.where(np.isfinite(logs), logs, 0)
-    norms = rg.jacobian_chain(traj).log_norms()
-    found["norms of products, logarithms"] = np.where(np.isfinite(norms), norms, 0)
+    found["frames, logarithms"] = carry(jacobians.in_float64(), carried, 0, 1, traj.T)
+    found["norms of products, logarithms"] = rg.jacobian_chain(traj).log_norms()
     return found
 
 
@@ -102,13 +100,30 @@ def scaled(rows: np.ndarray, exponents: np.ndarray) -> np.ndarray:
 
 
 def distances(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, float]:
-    """Largest error of each result relative to its largest entry."""
+    """Largest error of each result relative to its largest entry; infinite where a number is none and should be one.
+
+    Logarithms of numbers near one are near zero with an error of their own: of those below one it is absolute. They
+    may be no numbers (of products that are zero, or that there are not), where the expected ones are the same.
+    """
     out = {}
     for name, expected in truth.items():
-        if expected.size:
-            error, scale = np.abs(found[name].astype(float) - expected).max(), np.abs(expected).max()
-            out[name] = float(error / scale) if scale else float(error)
+        if not expected.size:
+            continue
+        of, logarithms = found[name].astype(float), "logarithms" in name
+        finite = np.isfinite(expected)
+        same = np.array_equal(of[~finite], expected[~finite], equal_nan=True)
+        if not same or not np.isfinite(of[finite]).all() or not (finite.all() or logarithms):
+            out[name] = np.inf
+        elif finite.any():
+            scale = np.abs(expected[finite]).max()
+            scale = max(1.0, scale) if logarithms else scale or 1.0
+            out[name] = float(np.abs(of[finite] - expected[finite]).max() / scale)
     return out
+
+
+def same_bits(found: dict[str, np.ndarray], whole: dict[str, np.ndarray]) -> bool:
+    """Whether all numbers of all results are the same."""
+    return all(np.array_equal(value, whole[name], equal_nan=True) for name, value in found.items())
 
 
 def widened(net: Any, x: Any, s0: Any, lengths: Any) -> tuple[Any, ...]:
@@ -152,7 +167,7 @@ def one_parity(what: str, job: tuple[Any, ...], everywhere: bool) -> Iterator[Ro
     same = {}
     for name, limits in variants.items():
         with held(**limits):
-            same[name] = all(np.array_equal(v, found[k]) for k, v in results(*args, "cuda").items())
+            same[name] = same_bits(results(*args, "cuda"), found)
     name = max(worst, key=worst.__getitem__)
     passed = worst[name] <= TOLERANCE[job[5]] * (1 + job[3] / 10) and all(same.values())
     yield {"case": what, "worst": name, "error": worst[name], "same bits": same, "passed": passed}
@@ -170,7 +185,7 @@ def one_in_pieces(what: str, shape: tuple[Any, ...]) -> Iterator[Row]:
     whole = results(*args, "cuda")
     with held(free_bytes=24_000.0 if _cuda.simulated() else 6e6):
         found = results(*args, "cuda")
-    same = {"whole": all(np.array_equal(v, whole[k]) for k, v in found.items())}
+    same = {"whole": same_bits(found, whole)}
     yield {"case": what, "worst": "", "error": 0.0, "same bits": same, "passed": all(same.values())}
 
 

@@ -653,6 +653,23 @@ def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
 
 
 @inside
+def test_the_check_for_a_card_measures_logarithms_absolutely_and_fails_where_there_is_no_number(card_check):
+    def distance(name, found, truth):
+        return card_check.module.distances({name: np.array(found)}, {name: np.array(truth)})[name]
+
+    assert distance("J", [2.0, 1.0], [4.0, 1.0]) == 0.5
+    assert distance("norms, logarithms", [2e-16, 0.0, -np.inf, np.nan], [1e-16, 0.0, -np.inf, np.nan]) <= 1e-16
+    assert distance("norms, logarithms", [6.0], [4.0]) == 0.5
+    for name, found, truth in (
+        ("J", [np.nan, 1.0], [1.0, 1.0]),
+        ("J", [np.nan, 1.0], [np.nan, 1.0]),
+        ("norms, logarithms", [np.nan], [-np.inf]),
+        ("norms, logarithms", [-np.inf, 0.0], [0.0, 0.0]),
+    ):
+        assert distance(name, found, truth) == np.inf
+
+
+@inside
 def test_the_check_for_a_card_reports_what_hangs_or_dies(card_check, monkeypatch):
     """Each process tells of one job, and then hangs, dies, or ends well."""
     ends = ["time.sleep(60)", "os._exit(139)", "sys.exit(0)"]
