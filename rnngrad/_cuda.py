@@ -218,9 +218,13 @@ def is_device_array(value: Any) -> bool:
 
 
 def as_device_array(value: Any) -> Any:
-    """The same memory as Numba's device array, after the stream that it says it was written on."""
+    """The same memory as Numba's device array, after the stream that it says it was written on, or after all."""
+    if simulated():
+        return value
     with errors():
-        return value if simulated() else load().as_cuda_array(value)
+        if "stream" not in value.__cuda_array_interface__:  # it may have been written on any
+            load().synchronize()
+        return load().as_cuda_array(value)
 
 
 def synchronize() -> None:

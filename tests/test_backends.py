@@ -94,6 +94,18 @@ def test_an_array_of_another_device_is_refused(monkeypatch):
         rg.rollout(NET, Elsewhere())
 
 
+@pytest.mark.parametrize(("interface", "waits"), [({}, ["all", "import"]), ({"stream": 1}, ["import"])])
+def test_an_array_that_names_no_stream_is_waited_for(monkeypatch, interface, waits):
+    called = []
+    numba_cuda = types.SimpleNamespace(
+        synchronize=lambda: called.append("all"), as_cuda_array=lambda value: called.append("import")
+    )
+    monkeypatch.setattr(_cuda, "simulated", lambda: False)
+    monkeypatch.setattr(_cuda, "load", lambda: numba_cuda)
+    _cuda.as_device_array(types.SimpleNamespace(__cuda_array_interface__=interface))
+    assert called == waits
+
+
 def test_memory_is_given_back_by_what_keeps_it(monkeypatch):
     called = []
 

@@ -710,7 +710,10 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
     monkeypatch.setattr(_cuda, "download", lambda array, into: copied.append(into.nbytes) or download(array, into))
     monkeypatch.setattr(_cuda, "free_bytes", lambda: 1500.0)  # of what is there already, nothing is cut
     traj = rg.rollout(case.net, x, s0, case.lengths)
+    waited, synchronize = [], _cuda.synchronize
+    monkeypatch.setattr(_cuda, "synchronize", lambda: waited.append("all") or synchronize())
     J = rg.jacobians(traj)
+    assert waited
     assert isinstance(traj, rg.DeviceTrajectory) and max(copied) <= 8 * traj.B  # first steps that are not finite
     monkeypatch.undo()
     assert _cuda.is_device_array(J) and (traj.T, traj.B) == (expected.T, expected.B)

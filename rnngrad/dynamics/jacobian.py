@@ -262,4 +262,7 @@ def jacobians(traj: Trajectory) -> NDArray:
         ``J[t-1]`` is ds_t/ds_{t-1}; row = output. State order: all units of the first state vector, then the next
         ([h; c] for an LSTM). A padded step has the identity. Of a :class:`DeviceTrajectory`, a device array.
     """
-    return local_jacobians(traj).dense()
+    J = local_jacobians(traj).dense()
+    if _cuda.is_device_array(J):  # whoever reads it in place is told of no stream to wait for
+        _cuda.synchronize()
+    return J
