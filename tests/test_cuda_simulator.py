@@ -653,6 +653,17 @@ def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
 
 
 @inside
+def test_the_check_for_a_card_repeats_what_is_slow_less_often(card_check, monkeypatch):
+    import _gpu_peers
+
+    now = []
+    monkeypatch.setattr(_gpu_peers.time, "perf_counter", lambda: now.pop(0))
+    for seconds, repeats in ((0.1, 5), (4.0, 2), (300.0, 1)):
+        now[:] = [0.0, seconds]
+        assert _gpu_peers.repeats_after(lambda: None, lambda: None) == repeats
+
+
+@inside
 def test_the_check_for_a_card_measures_logarithms_absolutely_and_fails_where_there_is_no_number(card_check):
     def distance(name, found, truth):
         return card_check.module.distances({name: np.array(found)}, {name: np.array(truth)})[name]
