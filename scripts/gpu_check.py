@@ -175,19 +175,66 @@ def one_parity(what: str, job: tuple[Any, ...], everywhere: bool) -> Iterator[Ro
 
 
 def in_pieces() -> Iterator[Job]:
-    """A job that is told of little memory gives the same bits."""
+    """Jobs that are cut by samples, rows or steps, or halved in time, give the same bits."""
     shape = SMALL[0] if _cuda.simulated() else SHAPES[0]
-    yield "in pieces that fit 6 MB", 30, functools.partial(one_in_pieces, "in pieces that fit 6 MB", shape)
+    for what, of, halved in (("in pieces", shape, False), ("one sample, halved in time", (*shape[:4], 1), True)):
+        yield what, 30, functools.partial(one_in_pieces, what, of, halved)
 
 
-def one_in_pieces(what: str, shape: tuple[Any, ...]) -> Iterator[Row]:
+def one_in_pieces(what: str, shape: tuple[Any, ...], halved: bool) -> Iterator[Row]:
     """One network whole and in pieces."""
-    args = draw(*shape, "float64")
+    args = draw(*shape, "float64", uneven=not halved)
     whole = results(*args, "cuda")
-    with held(free_bytes=24_000.0 if _cuda.simulated() else 6e6):
+    with cut(halved) as (cuts, whole_still):
         found = results(*args, "cuda")
     same = {"whole": same_bits(found, whole)}
-    yield {"case": what, "worst": "", "error": 0.0, "same bits": same, "passed": all(same.values())}
+    passed = all(same.values()) and bool(cuts) and not whole_still
+    row = {"case": what, "worst": "", "error": 0.0, "same bits": same, "passed": passed}
+    yield {**row, "cuts": cuts, "not cut": sorted(whole_still)}
+
+
+@contextlib.contextmanager
+def cut(halved: bool) -> Iterator[tuple[dict[str, int], set[str]]]:
+    """Cut every job in three or more, or all in time down to single steps, whatever the memory of the card.
+
+    Yields how many pieces each job was made of at most, and the jobs that could have been cut and were not.
+    """
+    from rnngrad.kernels.cuda import pieces
+
+    run, fitting = pieces.run, pieces.fitting
+    cuts: dict[str, int] = {}
+    whole: set[str] = set()
+    least: list[int] = []  # places of the smallest piece, within a run
+
+    def narrow(count: int, *args: Any) -> int:
+        if not least:  # asked before a run: whether anything fits at all
+            if halved:
+                cuts["halves in time"] = cuts.get("halves in time", 0) + 1
+            return 0 if halved else fitting(count, *args)
+        return min(fitting(count, *args), max(least[0], count // 3))
+
+    def noted(launch: Any, count: int, operands: Any, what: str, scratch: Any = (0, 0), multiple: int = 1) -> None:
+        made = []
+
+        def one(*args: Any) -> None:
+            made.append(1)
+            launch(*args)
+
+        least[:] = [multiple]
+        try:
+            run(one, count, operands, what, scratch, multiple)
+        finally:
+            least.clear()
+        if len(made) > 1:
+            cuts[what] = max(cuts.get(what, 0), len(made))
+        elif count >= 2 * multiple:
+            whole.add(what)
+
+    pieces.run, pieces.fitting = noted, narrow  # type: ignore[assignment]
+    try:
+        yield cuts, whole
+    finally:
+        pieces.run, pieces.fitting = run, fitting
 
 
 def sanitize() -> Iterator[Job]:
@@ -531,6 +578,10 @@ def markdown(report: dict[str, Any]) -> str:
             same = ", ".join(f"{name}: {'yes' if value else 'NO'}" for name, value in row["same bits"].items())
             passed = "yes" if row["passed"] else "NO"
             lines.append(f"| {row['case']} | {row['worst']} | {row['error']:.1e} | {same} | {passed} |")
+    for row in report["pieces"]:
+        made = ", ".join(f"{what} ({count})" for what, count in row.get("cuts", {}).items())
+        lines += ["", f"Cut for {row['case']}, in at most so many: {made or 'nothing'}."]
+        lines += [f"Not cut: {', '.join(row['not cut'])}."] if row.get("not cut") else []
     lines += ["", "## compute-sanitizer", ""]
     lines += [f"- {row['case']}: {'passed' if row['passed'] else 'FAILED'}" for row in report["sanitize"]]
     lines += ["", "## Timings, milliseconds", "", "| case | job | our kernels | our call | torch | jax |"]

@@ -603,7 +603,7 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
     checks = report["parity"] + report["pieces"]
-    assert len(checks) == 9 and report["timings"] and all(row["passed"] for row in checks)
+    assert len(checks) == 10 and report["timings"] and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results
     monkeypatch.setattr(
@@ -650,6 +650,18 @@ def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
     monkeypatch.setattr(card_check.module, "context_lost", lambda: True)
     status, report, page = card_check.report("--inline")
     assert status == 1 and len(report["parity"]) == 3 and "the CUDA context was lost" in page
+
+
+@inside
+def test_the_check_for_a_card_cuts_every_job_and_sees_where_none_was_cut(card_check, monkeypatch):
+    check, shape = card_check.module, ("gru_delayed", 2, 1, 4, 3)
+    for halved, B in ((False, 3), (True, 1)):
+        (row,) = check.one_in_pieces("case", (*shape[:4], B), halved)
+        assert row["passed"] and not row["not cut"]
+        assert row["cuts"]["halves in time"] >= 8 if halved else row["cuts"]["a rollout"] == 3
+    monkeypatch.setattr(sys.modules["rnngrad.kernels.cuda.pieces"], "spans", lambda count, size: [(0, count)])
+    (row,) = check.one_in_pieces("case", shape, False)
+    assert not row["passed"] and "a rollout" in row["not cut"]
 
 
 @inside
