@@ -97,8 +97,13 @@ def missing() -> str | None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         hint = "" if seen is None else f" (CUDA_VISIBLE_DEVICES is {seen!r})"
         return f"the NVIDIA driver finds no CUDA device{hint}"
-    if not _installed("nvidia.cu13") and "CUDA_HOME" not in os.environ:
-        return f"the compiler libraries of the CUDA toolkit are not installed ({EXTRA})"
+    from numba.cuda.cudadrv.nvvm import NVVM
+
+    try:
+        NVVM()
+    except Exception as error:  # of several packages, by how it is missing
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        return f"the compiler libNVVM of the CUDA toolkit could not be loaded: {first} ({EXTRA})"
     return None
 
 

@@ -23,6 +23,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, os.environ.get
 def absent_fixture(monkeypatch):
     """``absent(package=…, driver=…, devices=…)``: a machine with these; the answer is not remembered."""
 
+    def load_compiler():
+        return None
+
+    def lose_compiler():
+        raise RuntimeError("Failure finding libnvvm.so.\nLooked in")
+
     def pretend(*, package=True, toolkit=True, reason=None, devices=1):
         driver = types.SimpleNamespace(
             ensure_initialized=lambda: None, initialization_error=reason, get_device_count=lambda: devices
@@ -31,8 +37,10 @@ def absent_fixture(monkeypatch):
         found.driver = driver
         monkeypatch.setattr(_cuda, "load", lambda: None)
         monkeypatch.setitem(sys.modules, "numba.cuda.cudadrv.driver", found)
-        known = {"numba_cuda": package, "nvidia.cu13": toolkit}
-        monkeypatch.setattr(_cuda, "_installed", known.__getitem__)
+        compiler = types.ModuleType("numba.cuda.cudadrv.nvvm")
+        compiler.NVVM = load_compiler if toolkit else lose_compiler
+        monkeypatch.setitem(sys.modules, "numba.cuda.cudadrv.nvvm", compiler)
+        monkeypatch.setattr(_cuda, "_installed", {"numba_cuda": package}.__getitem__)
         monkeypatch.setattr(_cuda, "simulated", lambda: False)
         monkeypatch.setattr(_cuda, "missing", _cuda.missing.__wrapped__)
 
@@ -47,7 +55,7 @@ def absent_fixture(monkeypatch):
             {"reason": "CUDA driver library cannot be found.\nEnsure that"},
             r"no NVIDIA driver .*library cannot be found\)",
         ),
-        ({"toolkit": False}, r"toolkit are not installed \(pip install 'rnngrad\[cuda\]'\)"),
+        ({"toolkit": False}, r"libNVVM .*: Failure finding libnvvm.so \(pip install 'rnngrad\[cuda\]'\)"),
         ({"devices": 0}, "finds no CUDA device"),
         ({"reason": "CUDA_ERROR_NO_DEVICE (100)", "devices": 0}, "finds no CUDA device"),
     ],
