@@ -100,7 +100,7 @@ def make_qr(dtype):
             cuda.syncthreads()
             for i in range(cuda.threadIdx.x, N, cuda.blockDim.x):
                 if y[start + c * N + i] != zero:
-                    flags[0] = 1
+                    cuda.atomic.max(flags, 0, 1)
             cuda.syncthreads()
             if flags[0] == 0:
                 for attempt in range(N):  # of N unit vectors, one at least keeps 1/N of its square
@@ -144,7 +144,7 @@ def make_qr(dtype):
         turn = 0
         for g in range(0, k, MOST_ROWS):
             if not block.rescale(Y, first + g, min(MOST_ROWS, k - g), keys, exponents[g:], turn, 0):
-                flags[0] = 1
+                cuda.atomic.max(flags, 0, 1)
             turn = 1 - turn
             cuda.syncthreads()  # the next call clears the keys that this one reads
         if flags[0] == 1:
