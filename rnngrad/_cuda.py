@@ -97,8 +97,13 @@ def missing() -> str | None:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         hint = "" if seen is None else f" (CUDA_VISIBLE_DEVICES is {seen!r})"
         return f"the NVIDIA driver finds no CUDA device{hint}"
-    if not _installed("nvidia.cu13") and "CUDA_HOME" not in os.environ:
-        return f"the compiler libraries of the CUDA toolkit are not installed ({EXTRA})"
+    from numba.cuda.cudadrv.nvvm import NVVM
+
+    try:
+        NVVM()
+    except Exception as error:  # of several packages, by how it is missing
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        return f"the compiler libNVVM of the CUDA toolkit could not be loaded: {first} ({EXTRA})"
     return None
 
 
@@ -218,9 +223,13 @@ def is_device_array(value: Any) -> bool:
 
 
 def as_device_array(value: Any) -> Any:
-    """The same memory as Numba's device array, after the stream that it says it was written on."""
+    """The same memory as Numba's device array, after the stream that it says it was written on, or after all."""
+    if simulated():
+        return value
     with errors():
-        return value if simulated() else load().as_cuda_array(value)
+        if "stream" not in value.__cuda_array_interface__:  # it may have been written on any
+            load().synchronize()
+        return load().as_cuda_array(value)
 
 
 def synchronize() -> None:
@@ -240,7 +249,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
 def release() -> None:
     """Give the memory of arrays that nobody holds back to the device now."""
     if not simulated():
-        load().current_context().deallocations.clear()
+        load().current_context().memory_manager.deallocations.clear()  # those of the context are streams and events
 
 
 def upload(array: Any) -> Any:

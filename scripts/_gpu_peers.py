@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from rnngrad import _cuda
+
+SECONDS = 10.0  # for the repeats of one job, if the first call is no slower than the others
 
 
 def torch_jobs(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Callable[[], Any]]:
@@ -19,8 +23,9 @@ def torch_jobs(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Calla
     kind = getattr(torch, dtype)
     module = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](n, n, dtype=kind, device="cuda")
     x = torch.randn(T, B, n, dtype=kind, device="cuda", requires_grad=True)
-    single = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[cell](n, n, dtype=kind, device="cuda")
-    S = 2 if cell == "lstm" else 1
+    S, G = (2, 4) if cell == "lstm" else (1, 3)
+    W = torch.randn(G, n, n, dtype=kind, device="cuda") / n**0.5
+    drive = torch.randn(T * B, G, n, dtype=kind, device="cuda")
     N = S * n
     states = torch.randn(T * B, N, dtype=kind, device="cuda")
     J = torch.randn(T, B, N, N, dtype=kind, device="cuda") / N**0.5
@@ -28,7 +33,14 @@ def torch_jobs(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Calla
     J64 = J.double()
 
     def step(s: Any, u: Any) -> Any:
-        return torch.cat(single(u, (s[:n], s[n:]))) if cell == "lstm" else single(u, s)
+        # plain operations: the fused ones of LSTMCell and GRUCell have no rule for vmap, and go sample by sample
+        a, sigmoid, tanh = W @ s[:n], torch.sigmoid, torch.tanh
+        if cell == "lstm":
+            i, f, v, o = (a[g] + u[g] for g in range(4))
+            c = sigmoid(f) * s[n:] + sigmoid(i) * tanh(v)
+            return torch.cat([sigmoid(o) * tanh(c), c])
+        z = sigmoid(a[1] + u[1])
+        return z * s + (1 - z) * tanh(sigmoid(a[0] + u[0]) * a[2] + u[2])
 
     def gradients() -> None:
         out, _ = module(x)
@@ -47,7 +59,7 @@ def torch_jobs(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Calla
         return q
 
     def jacobians() -> Any:
-        return torch.vmap(torch.func.jacrev(step))(states, x.detach().reshape(T * B, n))
+        return torch.vmap(torch.func.jacrev(step))(states, drive)
 
     def forward() -> Any:
         with torch.no_grad():
@@ -90,23 +102,37 @@ def usable(name: str) -> bool:
     """Whether a peer is installed and sees the card."""
     if _cuda.simulated() or importlib.util.find_spec(name) is None:
         return False
-    if name == "torch":
-        import torch
-
-        return torch.cuda.is_available()
-    import jax
-
-    return any(device.platform == "gpu" for device in jax.devices())
-
-
-def wall_clock(job: Callable[[], Any], peer: str, repeats: int = 5) -> float:
-    """Milliseconds of a peer's job on the card, by CUDA events where it is PyTorch's."""
-    job()
-    walls = []
-    for _ in range(repeats):
-        if peer == "torch":
+    try:
+        if name == "torch":
             import torch
 
+            return torch.cuda.is_available()
+        import jax
+
+        return any(device.platform == "gpu" for device in jax.devices())
+    except Exception:  # installed, and broken
+        return False
+
+
+def repeats_after(job: Callable[[], Any], wait: Callable[[], Any]) -> int:
+    """How often to repeat a job, one to five times, from how long its first call takes."""
+    start = time.perf_counter()
+    job()
+    wait()
+    return min(5, max(1, int(SECONDS / max(time.perf_counter() - start, 1e-9))))
+
+
+def wall_clock(job: Callable[[], Any], peer: str) -> float:
+    """Milliseconds of a peer's job on the card, by CUDA events where it is PyTorch's: the median after a first call."""
+    if peer == "torch":
+        import torch
+
+        wait = torch.cuda.synchronize
+    else:
+        wait = bool  # its jobs wait themselves
+    walls = []
+    for _ in range(repeats_after(job, wait)):
+        if peer == "torch":
             start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             job()
@@ -120,4 +146,15 @@ def wall_clock(job: Callable[[], Any], peer: str, repeats: int = 5) -> float:
     return float(np.median(walls))
 
 
+#: what makes the jobs of a peer, and their names
 PEERS = {"torch": torch_jobs, "jax": jax_jobs}
+JOBS = ["forward", "forward and gradients", "dense Jacobians", "chain of Jacobians", "Lyapunov frames (float64)"]
+NAMES = {"ours": JOBS, "torch": JOBS, "jax": ["dense Jacobians"]}
+
+
+def clean() -> None:
+    """Give memory that nobody uses back to the card, for the next peer."""
+    gc.collect()
+    if "torch" in sys.modules and usable("torch"):
+        sys.modules["torch"].cuda.empty_cache()
+    _cuda.release()

@@ -337,6 +337,7 @@ MUTANTS = [
     ("cuda_simulator: frames: a stretch too far is accepted", "kernels/cuda/frames.py", "if stretch > limit and steps > 1:", "if False:"),
     ("cuda_simulator: device: initial state not copied", "dynamics/device.py", "    states[0].copy_to_device(start)\n", "    states[0].copy_to_device(_cuda.upload(np.ones((B, net.S, n), dtype)))\n"),
     ("cuda_simulator: device: padding keeps its input", "kernels/cuda/resident.py", "if i < lengths[j] else zero", "if i <= lengths[j] else zero"),
+    ("cuda_simulator: device: float64 of another number", "kernels/cuda/resident.py", "            out[i] = x[i]\n", "            out[i] = x[0]\n"),
     ("cuda_simulator: device: a NaN passes", "kernels/cuda/resident.py", "if not math.isfinite(x[i, j, k]):", "if math.isinf(x[i, j, k]):"),
     ("cuda_simulator: what has no kernel runs on the CPU", "kernels/cuda/__init__.py", "    raise BackendError(\n", "    from .. import cpu\n    return getattr(cpu, name)\n    raise BackendError(\n"),
     ("cuda_simulator: QR of a chain on the CPU", "dynamics/graded.py", "self.jacobians.backend\n", "\"cpu\"\n"),

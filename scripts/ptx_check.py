@@ -43,8 +43,8 @@ from rnngrad.kernels.tuples import PUT, TAKE
 
 _STATIC_SHARED = 48 * 1024
 
-#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), i2 of int64, u1 of uint8;
-#: i, b are scalars
+#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), r1 of float32, i2 of int64,
+#: u1 of uint8; i, b are scalars
 _FACTORS = "f5 f5 f5 f4 f4 f4"
 _MASKS = "u2 u2 u2 u1 u1 u1"
 ARGUMENTS = {
@@ -63,6 +63,7 @@ ARGUMENTS = {
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
+    "in float64": "f1 r1",
     "first not finite": "i1 f3",
 }
 
@@ -101,6 +102,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     if dtype == np.float64:  # frames and norms are in no other
         yield "frames", "frames, shared", frames.make(dtype, 2).body
         yield "chain_norms", "chain_norms, shared", norms.make(2).body
+        yield "in float64", "in float64", resident.make_wide().body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
     yield "copy", "copy", resident.make_copy(dtype).body
@@ -110,7 +112,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
 def signature(arguments: str, dtype: np.dtype) -> Any:
     """Numba's signature of a kernel."""
     number = types.float64 if dtype == np.float64 else types.float32
-    element = {"f": number, "a": number, "i": types.int64, "u": types.uint8}
+    element = {"f": number, "a": number, "r": types.float32, "i": types.int64, "u": types.uint8}
     scalars = {"i": types.int64, "b": types.boolean}
     return types.void(
         *(

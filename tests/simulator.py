@@ -1,13 +1,18 @@
 """Numba's CUDA simulator with a real barrier: its own polls all threads in a loop that can starve them for minutes.
 
-Imported where NUMBA_ENABLE_CUDASIM=1; a thread of a block that leaves out a barrier is an error here.
+Imported where NUMBA_ENABLE_CUDASIM=1; a thread of a block that leaves out a barrier is an error here, and so is asking
+a device array for what Numba's own on a card does not have: the simulator's passes everything on to NumPy.
 """
 
 import sys
 import threading
 
 from numba.cuda.simulator import kernel
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
+#: what DeviceNDArray has too, of what the simulator's takes from NumPy
+_SHARED = {"shape", "strides", "dtype", "ndim", "size", "flags", "squeeze", "__array__"}
+_OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
 _PATIENCE = 60  # seconds a thread waits for the others
 
 
@@ -39,7 +44,17 @@ def _run(self, grid_point, *args):
         raise failed[0][0].with_traceback(failed[0][1])
 
 
+def _attribute(self, name):
+    if name not in _SHARED:
+        raise AttributeError(f"a device array has no attribute {name!r}")
+    return getattr(self._ary, name)
+
+
 def install():
     """Let every later launch run so."""
     sys.setswitchinterval(1e-4)
+    FakeCUDAArray.__getattr__ = _attribute
+    for name in _OPERATORS:
+        if f"__{name}__" in vars(FakeCUDAArray):
+            delattr(FakeCUDAArray, f"__{name}__")
     kernel.BlockManager.run = _run

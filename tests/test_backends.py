@@ -23,6 +23,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, os.environ.get
 def absent_fixture(monkeypatch):
     """``absent(package=…, driver=…, devices=…)``: a machine with these; the answer is not remembered."""
 
+    def load_compiler():
+        return None
+
+    def lose_compiler():
+        raise RuntimeError("Failure finding libnvvm.so.\nLooked in")
+
     def pretend(*, package=True, toolkit=True, reason=None, devices=1):
         driver = types.SimpleNamespace(
             ensure_initialized=lambda: None, initialization_error=reason, get_device_count=lambda: devices
@@ -31,8 +37,10 @@ def absent_fixture(monkeypatch):
         found.driver = driver
         monkeypatch.setattr(_cuda, "load", lambda: None)
         monkeypatch.setitem(sys.modules, "numba.cuda.cudadrv.driver", found)
-        known = {"numba_cuda": package, "nvidia.cu13": toolkit}
-        monkeypatch.setattr(_cuda, "_installed", known.__getitem__)
+        compiler = types.ModuleType("numba.cuda.cudadrv.nvvm")
+        compiler.NVVM = load_compiler if toolkit else lose_compiler
+        monkeypatch.setitem(sys.modules, "numba.cuda.cudadrv.nvvm", compiler)
+        monkeypatch.setattr(_cuda, "_installed", {"numba_cuda": package}.__getitem__)
         monkeypatch.setattr(_cuda, "simulated", lambda: False)
         monkeypatch.setattr(_cuda, "missing", _cuda.missing.__wrapped__)
 
@@ -47,7 +55,7 @@ def absent_fixture(monkeypatch):
             {"reason": "CUDA driver library cannot be found.\nEnsure that"},
             r"no NVIDIA driver .*library cannot be found\)",
         ),
-        ({"toolkit": False}, r"toolkit are not installed \(pip install 'rnngrad\[cuda\]'\)"),
+        ({"toolkit": False}, r"libNVVM .*: Failure finding libnvvm.so \(pip install 'rnngrad\[cuda\]'\)"),
         ({"devices": 0}, "finds no CUDA device"),
         ({"reason": "CUDA_ERROR_NO_DEVICE (100)", "devices": 0}, "finds no CUDA device"),
     ],
@@ -92,6 +100,31 @@ def test_an_array_of_another_device_is_refused(monkeypatch):
     monkeypatch.setattr(rnngrad.dynamics.device, "find_backend", lambda name: None)
     with pytest.raises(ValueError, match="x lives on GPU 1, and GPU 0 is the current one"):
         rg.rollout(NET, Elsewhere())
+
+
+@pytest.mark.parametrize(("interface", "waits"), [({}, ["all", "import"]), ({"stream": 1}, ["import"])])
+def test_an_array_that_names_no_stream_is_waited_for(monkeypatch, interface, waits):
+    called = []
+    numba_cuda = types.SimpleNamespace(
+        synchronize=lambda: called.append("all"), as_cuda_array=lambda value: called.append("import")
+    )
+    monkeypatch.setattr(_cuda, "simulated", lambda: False)
+    monkeypatch.setattr(_cuda, "load", lambda: numba_cuda)
+    _cuda.as_device_array(types.SimpleNamespace(__cuda_array_interface__=interface))
+    assert called == waits
+
+
+def test_memory_is_given_back_by_what_keeps_it(monkeypatch):
+    called = []
+
+    def queue(name):
+        return types.SimpleNamespace(deallocations=types.SimpleNamespace(clear=lambda: called.append(name)))
+
+    context = types.SimpleNamespace(**vars(queue("context")), memory_manager=queue("memory"))
+    monkeypatch.setattr(_cuda, "simulated", lambda: False)
+    monkeypatch.setattr(_cuda, "load", lambda: types.SimpleNamespace(current_context=lambda: context))
+    _cuda.release()
+    assert "memory" in called
 
 
 def test_an_array_on_a_gpu_without_cuda_says_what_is_missing(absent):

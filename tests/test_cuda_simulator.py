@@ -599,10 +599,11 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
     import gpu_check
 
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "check")])
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--inline", "--out", str(tmp_path / "check")])
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
-    assert len(report["parity"]) == 9 and report["timings"] and all(row["passed"] for row in report["parity"])
+    checks = report["parity"] + report["pieces"]
+    assert len(checks) == 10 and report["timings"] and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results
     monkeypatch.setattr(
@@ -610,6 +611,107 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     )
     assert gpu_check.main() == 1
     assert "FAIL" in capsys.readouterr().out
+
+
+@pytest.fixture
+def card_check(tmp_path, monkeypatch):
+    """The check for a card with one section, ``section(jobs)``; ``report(*options)`` runs it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import gpu_check
+
+    class Check:
+        module = gpu_check
+
+        def section(self, jobs):
+            monkeypatch.setattr(gpu_check, "SECTIONS", {**dict.fromkeys(gpu_check.SECTIONS, list), "parity": jobs})
+
+        def report(self, *options):
+            monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "check"), *options])
+            status = gpu_check.main()
+            return status, json.loads((tmp_path / "check.json").read_text()), (tmp_path / "check.md").read_text()
+
+    return Check()
+
+
+@inside
+def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
+    def good():
+        yield {"case": "good", "value": 1.0}
+
+    def bad():
+        yield from good()
+        raise ZeroDivisionError("of this job")
+
+    card_check.section(lambda: [("first", 0, bad), ("second", 0, good), ("third", 1e9, good)])
+    status, report, page = card_check.report("--inline")
+    assert status == 1 and report["verdict"] == "1 checks failed" and len(report["parity"]) == 3
+    assert "ZeroDivisionError: of this job" in report["parity"][1]["said"] and "ZeroDivisionError" in page
+    assert report["left out"] == ["parity: third (no time)"]
+    monkeypatch.setattr(card_check.module, "context_lost", lambda: True)
+    status, report, page = card_check.report("--inline")
+    assert status == 1 and len(report["parity"]) == 3 and "the CUDA context was lost" in page
+
+
+@inside
+def test_the_check_for_a_card_cuts_every_job_and_sees_where_none_was_cut(card_check, monkeypatch):
+    check, shape = card_check.module, ("gru_delayed", 2, 1, 4, 3)
+    for halved, B in ((False, 3), (True, 1)):
+        (row,) = check.one_in_pieces("case", (*shape[:4], B), halved)
+        assert row["passed"] and not row["not cut"]
+        assert row["cuts"]["halves in time"] >= 8 if halved else row["cuts"]["a rollout"] == 3
+    monkeypatch.setattr(sys.modules["rnngrad.kernels.cuda.pieces"], "spans", lambda count, size: [(0, count)])
+    (row,) = check.one_in_pieces("case", shape, False)
+    assert not row["passed"] and "a rollout" in row["not cut"]
+
+
+@inside
+def test_the_check_for_a_card_repeats_what_is_slow_less_often(card_check, monkeypatch):
+    import _gpu_peers
+
+    now = []
+    monkeypatch.setattr(_gpu_peers.time, "perf_counter", lambda: now.pop(0))
+    for seconds, repeats in ((0.1, 5), (4.0, 2), (300.0, 1)):
+        now[:] = [0.0, seconds]
+        assert _gpu_peers.repeats_after(lambda: None, lambda: None) == repeats
+
+
+@inside
+def test_the_check_for_a_card_measures_logarithms_absolutely_and_fails_where_there_is_no_number(card_check):
+    def distance(name, found, truth):
+        return card_check.module.distances({name: np.array(found)}, {name: np.array(truth)})[name]
+
+    assert distance("J", [2.0, 1.0], [4.0, 1.0]) == 0.5
+    assert distance("norms, logarithms", [2e-16, 0.0, -np.inf, np.nan], [1e-16, 0.0, -np.inf, np.nan]) <= 1e-16
+    assert distance("norms, logarithms", [6.0], [4.0]) == 0.5
+    for name, found, truth in (
+        ("J", [np.nan, 1.0], [1.0, 1.0]),
+        ("J", [np.nan, 1.0], [np.nan, 1.0]),
+        ("norms, logarithms", [np.nan], [-np.inf]),
+        ("norms, logarithms", [-np.inf, 0.0], [0.0, 0.0]),
+    ):
+        assert distance(name, found, truth) == np.inf
+
+
+@inside
+def test_the_check_for_a_card_reports_what_hangs_or_dies(card_check, monkeypatch):
+    """Each process tells of one job, and then hangs, dies, or ends well."""
+    ends = ["time.sleep(60)", "os._exit(139)", "sys.exit(0)"]
+    code = (
+        "import os, sys, time; first = {first}; stream = open({events!r}, 'a');"
+        'print(\'{{"begin": "job %d", "at": %d}}\' % (first, first), file=stream, flush=True); {end}'
+    )
+
+    def command(section, first, events, clock):
+        last = "sys.exit(0)" if section != "parity" else ends[first]
+        return [sys.executable, "-c", code.format(first=first, events=str(events), end=last)]
+
+    monkeypatch.setattr(card_check.module, "command", command)
+    monkeypatch.setattr(card_check.module, "HANGS", 4.0)
+    status, report, _ = card_check.report()
+    assert status == 1 and report["verdict"] == "2 checks failed"
+    said = [(row["case"], row["said"]) for row in report["parity"]]
+    assert said[0][0] == "job 0" and "no answer for 4 s" in said[0][1]
+    assert said[1] == ("job 1", "the process ended with exit status 139")
 
 
 # ---------------------------------------------------------------- arrays that stay on the device
@@ -631,7 +733,10 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
     monkeypatch.setattr(_cuda, "download", lambda array, into: copied.append(into.nbytes) or download(array, into))
     monkeypatch.setattr(_cuda, "free_bytes", lambda: 1500.0)  # of what is there already, nothing is cut
     traj = rg.rollout(case.net, x, s0, case.lengths)
+    waited, synchronize = [], _cuda.synchronize
+    monkeypatch.setattr(_cuda, "synchronize", lambda: waited.append("all") or synchronize())
     J = rg.jacobians(traj)
+    assert waited
     assert isinstance(traj, rg.DeviceTrajectory) and max(copied) <= 8 * traj.B  # first steps that are not finite
     monkeypatch.undo()
     assert _cuda.is_device_array(J) and (traj.T, traj.B) == (expected.T, expected.B)
@@ -647,6 +752,30 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
     assert_gradients(rg.bptt(back, loss), rg.bptt(expected, loss), 1e-15)
     with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
         rg.bptt(traj, loss)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_and_float64_of_device_arrays(dtype):
+    case = make_case("gru_delayed", n=2, T=4, lengths=[4, 2, 1], dtype=dtype)
+    traj, expected = rg.rollout(case.net, to_device(case.x), to_device(case.s0), case.lengths), on(case, "cuda")
+    for ord in (2, "fro"):
+        found = rg.jacobian_chain(traj).log_norms(ord)
+        np.testing.assert_array_equal(found, rg.jacobian_chain(expected).log_norms(ord))
+    wide, truth = (rg.jacobian_chain(of).jacobians.in_float64() for of in (traj, expected))
+    assert wide.update_s.dtype == np.float64 and _cuda.is_device_array(wide.update_s)
+    np.testing.assert_array_equal(wide.dense().copy_to_host(), truth.dense())
+
+
+@inside
+def test_device_arrays_of_the_simulator_have_no_more_than_those_of_a_card():
+    array = to_device(np.ones((2, 3)))
+    for name in ("astype", "sum", "max", "any", "fill"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(array, name)
+    with pytest.raises(TypeError):
+        array + array
+    assert array[0].shape == (3,) and array.reshape(6).size == 6 and array.is_c_contiguous()
 
 
 @inside

@@ -67,9 +67,7 @@ class FactoredJacobians:
         """The same numbers in float64, for products that float32 cannot resolve."""
         if self.net.dtype == np.float64:
             return self
-        wide: dict[str, Any] = {
-            name: array.astype(np.float64) for name, array in zip(_FACTORS, self.arrays, strict=True)
-        }
+        wide: dict[str, Any] = {name: _wide(array) for name, array in zip(_FACTORS, self.arrays, strict=True)}
         return dataclasses.replace(self, net=self.net.astype("float64"), **wide)
 
     def flattened(self) -> FactoredJacobians:
@@ -215,6 +213,11 @@ def _beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return _cuda.empty(shape, dtype) if _cuda.is_device_array(array) else empty(shape, dtype)
 
 
+def _wide(array: Any) -> Any:
+    """The same numbers in float64, where the array lies."""
+    return find_backend("cuda").in_float64(array) if _cuda.is_device_array(array) else array.astype(np.float64)
+
+
 def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     """Partial derivatives along a trajectory; the Jacobian of a padded step is the identity."""
     traj.require_finite()
@@ -259,4 +262,7 @@ def jacobians(traj: Trajectory) -> NDArray:
         ``J[t-1]`` is ds_t/ds_{t-1}; row = output. State order: all units of the first state vector, then the next
         ([h; c] for an LSTM). A padded step has the identity. Of a :class:`DeviceTrajectory`, a device array.
     """
-    return local_jacobians(traj).dense()
+    J = local_jacobians(traj).dense()
+    if _cuda.is_device_array(J):  # whoever reads it in place is told of no stream to wait for
+        _cuda.synchronize()
+    return J

@@ -16,7 +16,7 @@ from .norms import chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
-from .resident import contiguous, first_not_finite
+from .resident import contiguous, first_not_finite, in_float64
 from .rollout import rollout
 from .tangent import tangent_chain
 
@@ -30,6 +30,7 @@ __all__ = [
     "dense",
     "factors",
     "first_not_finite",
+    "in_float64",
     "input_adjoint",
     "outer",
     "orthonormalize",

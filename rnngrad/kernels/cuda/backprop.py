@@ -128,7 +128,7 @@ def backprop(cell, phi):
     def launch(gs, da, da2, gh, states, a, a2, W, W2, lengths, consts, tile):
         T, B, _, n = a.shape
         row = (len(W) + len(W2) + 1) * n
-        level, fits = block.placement(a.itemsize, W.size + W2.size, row, _cuda.shared_limit())
+        level, fits = block.placement(a.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
         kernel = make(cell, phi, a.dtype, level)
         operands = [
             pieces.written(gs, 1),
@@ -144,7 +144,7 @@ def backprop(cell, phi):
             pieces.read(lengths, 0),
             pieces.read(consts, 1),
         ]
-        spare = block.spare(level, row * a.itemsize)
+        spare = block.spare(level, row * a.dtype.itemsize)
         if T > 1 and not pieces.fitting(B, operands, spare):  # not even one sample: the later half of the steps first
             half = T // 2
             early, late = pieces.in_time(consts, half)

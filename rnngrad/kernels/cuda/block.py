@@ -138,13 +138,15 @@ def rescale(values, first, count, keys, exponents, turn, w):
     """
     S, n = values.shape[1], values.shape[2]
     here, other = turn * MOST_ROWS, (1 - turn) * MOST_ROWS
+    row, top = 0, np.int32(0)
     for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
         r, i = item // n, item % n
-        key = exponent_key(values[first + r, 0, i])
-        for s in range(1, S):
-            key = max(key, exponent_key(values[first + r, s, i]))
-        if key > keys[here + r]:
-            cuda.atomic.max(keys, here + r, key)
+        if r != row:  # a thread's items of one row follow each other
+            cuda.atomic.max(keys, here + row, top)
+            row, top = r, np.int32(0)
+        for s in range(S):
+            top = max(top, exponent_key(values[first + r, s, i]))
+    cuda.atomic.max(keys, here + row, top)
     for r in range(cuda.threadIdx.x, MOST_ROWS, cuda.blockDim.x):  # the next rows may be more than these
         keys[other + r] = 0
     cuda.syncthreads()

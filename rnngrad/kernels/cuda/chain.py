@@ -163,14 +163,14 @@ def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors,
     steps, R, _, n = out.shape
     G, P2, driven = len(W), len(W2), len(dz) > 0
     row = (G + P2 + 1) * n
-    level, fits = block.placement(out.itemsize, W.size + W2.size, row, _cuda.shared_limit())
+    level, fits = block.placement(out.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
     kernel = make(out.dtype, level, driven)
     cut = [pieces.changed(out, 1) if driven else pieces.written(out, 1), pieces.written(exponents, 1)]
     cut += [pieces.read(array, 0) for array in (y, exponent, sample)]
     cut += [pieces.changed(array, 1) if driven else pieces.whole(array) for array in (dz, dz2)]
     cut += [pieces.whole(partial[t_from - steps : t_from]) for partial in factors]
     cut += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
-    spare = block.spare(level, row * out.itemsize)
+    spare = block.spare(level, row * out.dtype.itemsize)
     if steps > 1 and not pieces.fitting(R, cut, spare):  # not even one row: the later half of the steps first
         half = steps // 2
         late, early = slice(half, None), slice(half)

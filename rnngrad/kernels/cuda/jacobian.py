@@ -144,7 +144,7 @@ def dense(J, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2):
     T, B, S, _, n = update_s.shape
     kernel = make_dense(J.dtype)
     G, P2, N = len(W), len(W2), S * n
-    bytes_each = (1 + P2) * n * N * J.itemsize if P2 else 0
+    bytes_each = (1 + P2) * n * N * J.dtype.itemsize if P2 else 0
     blocks = pieces.blocks_with_room(min(T * B, 4 * _cuda.processors()), bytes_each)
     partials = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
     operands = [pieces.written(J, 0)] + [pieces.read(array, 0) for array in partials]

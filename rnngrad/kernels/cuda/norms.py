@@ -15,6 +15,7 @@ from ..tridiagonal import SETTLED, largest_eigenvalue
 from . import block, pieces
 from .block import KEYS, MOST_ROWS
 from .chain import adjoint_step
+from .resident import in_float64
 
 cuda = _cuda.load()
 
@@ -206,7 +207,7 @@ def make(level):
 
 def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):
     """out[i, b, k] = ln ||Phi(times[i], k)[rows, columns]|| for every k <= times[i], NaN beyond; the CPU's contract."""
-    wide = [array.astype(np.float64) for array in (eye, *factors, W, W2)]
+    wide = [in_float64(array) for array in (eye, *factors, W, W2)]
     eye, factors, (W, W2) = wide[0], wide[1:7], wide[7:]
     R, S, n = eye.shape
     first, last = columns

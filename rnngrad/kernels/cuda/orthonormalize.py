@@ -100,7 +100,7 @@ def make_qr(dtype):
             cuda.syncthreads()
             for i in range(cuda.threadIdx.x, N, cuda.blockDim.x):
                 if y[start + c * N + i] != zero:
-                    flags[0] = 1
+                    cuda.atomic.max(flags, 0, 1)
             cuda.syncthreads()
             if flags[0] == 0:
                 for attempt in range(N):  # of N unit vectors, one at least keeps 1/N of its square
@@ -144,7 +144,7 @@ def make_qr(dtype):
         turn = 0
         for g in range(0, k, MOST_ROWS):
             if not block.rescale(Y, first + g, min(MOST_ROWS, k - g), keys, exponents[g:], turn, 0):
-                flags[0] = 1
+                cuda.atomic.max(flags, 0, 1)
             turn = 1 - turn
             cuda.syncthreads()  # the next call clears the keys that this one reads
         if flags[0] == 1:
@@ -227,7 +227,7 @@ def orthonormalize(Y, R, exponents, stretch):
     """QR of every frame: Y[B, k, N] 2^exponents[B, k] = (R[B, k, k])^T (orthonormal rows), as the CPU's."""
     B, k, N = Y.shape
     numbers = room(k, N)
-    level = block.SHARED if numbers * Y.itemsize <= _cuda.shared_limit() else block.GLOBAL
+    level = block.SHARED if numbers * Y.dtype.itemsize <= _cuda.shared_limit() else block.GLOBAL
     kernel = make(Y.dtype, level)
     operands = [pieces.changed(Y, 0), pieces.written(R, 0), pieces.changed(exponents, 0), pieces.written(stretch, 0)]
 
@@ -241,4 +241,4 @@ def orthonormalize(Y, R, exponents, stretch):
         )  # fmt: skip
 
     each = (numbers if level == block.GLOBAL else 0) + k * k
-    pieces.run(piece, B, operands, "the QR of one frame", (0, each * Y.itemsize))
+    pieces.run(piece, B, operands, "the QR of one frame", (0, each * Y.dtype.itemsize))

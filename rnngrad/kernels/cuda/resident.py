@@ -1,4 +1,4 @@
-"""Small work on arrays that stay on the device: contiguous copies, and where numbers are not finite."""
+"""Small work on arrays that stay on the device: copies, contiguous or in float64, and where numbers are not finite."""
 
 import functools
 import math
@@ -32,6 +32,30 @@ def contiguous(x, lengths=None):
     lengths = np.full(x.shape[1], x.shape[0]) if lengths is None else lengths
     threads = _cuda.threads(x.size)
     make_copy(np.dtype(x.dtype))(-(-x.size // threads), threads, 0, out, x, _cuda.upload(lengths))
+    return out
+
+
+@functools.cache
+def make_wide():
+    """Kernel ``run(out, x)``: out[i] = x[i], whatever the two dtypes."""
+
+    @_cuda.Kernel
+    def run(out, x):
+        for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+            out[i] = x[i]
+
+    return run
+
+
+def in_float64(x):
+    """The same numbers in float64, where they are: on the device (C-contiguous) or on the host."""
+    if not _cuda.is_device_array(x):
+        return np.asarray(x, np.float64)
+    if x.dtype == np.float64:
+        return x
+    out = _cuda.empty(x.shape, np.float64)
+    threads = _cuda.threads(out.size)
+    make_wide()(-(-out.size // threads), threads, 0, out.reshape(-1), x.reshape(-1))
     return out
 
 

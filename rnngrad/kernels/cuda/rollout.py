@@ -106,7 +106,7 @@ def rollout(cell, phi):
     def launch(states, a, a2, e, q, W, W2, lengths, consts, tile):
         T, B, _, n = a.shape
         row = (1 + max(len(W), len(W2))) * n
-        level, fits = block.placement(a.itemsize, W.size + W2.size, row, _cuda.shared_limit())
+        level, fits = block.placement(a.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
         kernel = make(cell, phi, a.dtype, level)
         operands = [
             pieces.written(states, 1),
@@ -120,7 +120,7 @@ def rollout(cell, phi):
             pieces.read(lengths, 0),
             pieces.read(consts, 1),
         ]
-        spare = block.spare(level, row * a.itemsize)
+        spare = block.spare(level, row * a.dtype.itemsize)
         if T > 1 and not pieces.fitting(B, operands, spare):  # not even one sample: half of the steps, then the others
             half = T // 2
             early, late = pieces.in_time(consts, half)

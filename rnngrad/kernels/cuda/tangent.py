@@ -164,7 +164,7 @@ def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors,
     steps, R, _, n = out.shape
     G, P2, driven = len(W), len(W2), len(dz) > 0
     row = (1 + G + P2) * n
-    level, fits = block.placement(out.itemsize, W.size + W2.size, row, _cuda.shared_limit())
+    level, fits = block.placement(out.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
     kernel = make(out.dtype, level, driven)
     cut = [pieces.written(out, 1), pieces.written(exponents, 1)]
     cut += [pieces.read(array, 0) for array in (v, exponent, sample)]
@@ -172,7 +172,7 @@ def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors,
     cut += [pieces.whole(partial[t_from : t_from + steps]) for partial in factors]
     cut += [pieces.whole(pieces.transposed(weights).ravel()) for weights in (W, W2)]
     cut += [pieces.whole(mask) for mask in masks]
-    spare = block.spare(level, row * out.itemsize)
+    spare = block.spare(level, row * out.dtype.itemsize)
     if steps > 1 and not pieces.fitting(R, cut, spare):  # not even one row: the earlier half of the steps first
         half = steps // 2
         early, late = slice(half), slice(half, None)
