@@ -12,6 +12,8 @@ if HERE not in sys.path:  # reference.py, oracles.py and cases.py are imported b
 
 from cases import make_case  # noqa: E402
 
+from rnngrad import _cuda  # noqa: E402
+
 # The first example may compile kernels for minutes: no deadline. Derandomised: a failure today fails tomorrow.
 settings.register_profile(
     "rnngrad",
@@ -22,6 +24,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("rnngrad")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What only the simulator can run is run by a test that starts it, and counted there."""
+    if not _cuda.simulated():
+        away = [item for item in items if item.get_closest_marker("simulated")]
+        items[:] = [item for item in items if item not in away]
+        config.hook.pytest_deselected(items=away)
 
 
 @pytest.fixture(name="case")
