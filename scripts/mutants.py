@@ -353,6 +353,8 @@ MUTANTS = [
     ("fixed_point_solve: overflow goes on", "kernels/cpu/fixed_point.py", "elif not size <= (1 + first) / (eps * eps):", "elif size > 1e308 * 10:"),
     ("fixed_point_solve: cycles are not looked for", "fixedpoint/solve.py", "found = near.any(axis=0)", "found = near.all(axis=0)"),
     ("fixed_point_solve: condition of J instead of I - J", "fixedpoint/spectrum.py", "np.eye(J.shape[1]) - J[finite]", "J[finite]"),
+    ("fixed_point_solve: one eigenvalue of few Arnoldi vectors", "fixedpoint/spectrum.py", "_LEADING, _BASIS = 6, 60", "_LEADING, _BASIS = 1, 20"),
+    ("fixed_point_solve: no way on where Arnoldi fails", "fixedpoint/spectrum.py", "except ArpackError:", "except KeyError:"),
     ("fixed_point_adjoint: J in place of its transpose", "fixedpoint/linear.py", "g[r].ravel(), trans=1)", "g[r].ravel(), trans=0)"),
     ("fixed_point_adjoint: one term too many", "fixedpoint/linear.py", "limit = limit if terms is None else terms - 1", "limit = limit if terms is None else terms"),
     ("fixed_point_adjoint: no random right-hand side", "fixedpoint/adjoint.py", "probes = rng.standard_normal(g.shape)", "probes = g + 1e-300 * rng.standard_normal(g.shape)"),
