@@ -351,6 +351,14 @@ def test_slow_convergence_says_how_long():
     np.testing.assert_allclose(grads.z, 1e3 * fp.s, rtol=1e-9)
 
 
+def test_answers_are_refined_until_the_error_is_small():
+    """I - J is small where the loss does not look: its residual counts a hundredfold."""
+    net = rg.Network.init("linear", 0, 2).replace(W=np.diag([0.99, 0.1])[None], b=np.array([[0.0, 1.0]]))
+    fp = rg.solve_fixed_point(net, method="newton")
+    grads = rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 2))))
+    assert grads.error[0] <= 1e-10
+
+
 def test_one_bad_sample_is_named():
     net = rg.Network.init("vanilla", 1, 1, seed=0).replace(W=np.array([[[2.0]]]), U=np.ones((1, 1, 1)))
     x = np.array([[0.5], [0.0]])
