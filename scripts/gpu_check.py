@@ -3,10 +3,10 @@
     pip install -e '.[cuda]' && python scripts/gpu_check.py [--out scripts/results/gpu_check] [--minutes 8]
 
 Parity of every kernel with the CPU in float64, for every cell and dtype, with operands in shared and in global memory,
-and whole or in pieces; a second run must give the same bits. Then ``compute-sanitizer``, where it is on the PATH, on a
-small job. Then timings by CUDA events, of kernels alone and of whole calls with NumPy arrays, against PyTorch (cuDNN,
-``vmap(jacrev)``, chains of batched products, ``torch.linalg.qr``) and JAX where they are installed, and the card's own
-copy bandwidth and product rate. What did not fit into the time is listed as left out.
+and whole or in pieces; a second run must give the same bits. Then ``compute-sanitizer``, where it is on the PATH or
+with the toolkit, on a small job. Then timings by CUDA events, of kernels alone and of whole calls with NumPy arrays,
+against PyTorch (cuDNN, ``vmap(jacrev)``, chains of batched products, ``torch.linalg.qr``) and JAX where they are
+installed, and the card's own copy bandwidth and product rate. What did not fit into the time is listed as left out.
 
 Every section runs in a process of its own. A job that raises is a failed row, with the end of its traceback; one that
 hangs, or takes the CUDA context with it, ends its process, and a new one goes on with the next job. OUT.md and OUT.json
@@ -46,6 +46,7 @@ TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
 SHAPES = [("lstm", 16, 5, 40, 33), ("lstm", 130, 7, 12, 9), ("gru", 300, 3, 6, 5), ("gru_delayed", 61, 64, 20, 20)]
 SMALL = [("lstm", 3, 2, 4, 3), ("gru_delayed", 2, 1, 3, 2)]
 HANGS = 150.0  # seconds without a word from a section before it is ended
+SANITIZER = 100.0  # seconds for one tool of compute-sanitizer; less than HANGS
 RESTARTS = 3  # processes lost by a section before what is left of it is left out
 LOST = 3  # exit status of a process that lost its CUDA context
 
@@ -239,11 +240,19 @@ def cut(halved: bool) -> Iterator[tuple[dict[str, int], set[str]]]:
 
 def sanitize() -> Iterator[Job]:
     """``compute-sanitizer`` on a small job in a process of its own."""
-    if shutil.which("compute-sanitizer") is None:
-        yield "compute-sanitizer", 0, lambda: leave_out("it is not on the PATH")
+    program = sanitizer()
+    if program is None:
+        yield "compute-sanitizer", 0, lambda: leave_out("it is not on the PATH, nor with the toolkit")
         return
-    for tool in ("memcheck", "racecheck", "synccheck"):
-        yield f"compute-sanitizer, {tool}", 120, functools.partial(one_sanitizer, tool)
+    for tool in ("racecheck", "memcheck"):
+        yield f"compute-sanitizer, {tool}", 60, functools.partial(one_sanitizer, program, tool)
+
+
+def sanitizer() -> str | None:
+    """Where compute-sanitizer is: on the PATH, or in the toolkit."""
+    homes = [os.environ[name] for name in ("CUDA_HOME",) if os.environ.get(name)]
+    places = [None, *(str(Path(home) / "bin") for home in (*homes, "/usr/local/cuda"))]
+    return next((found for place in places if (found := shutil.which("compute-sanitizer", path=place))), None)
 
 
 def leave_out(why: str) -> Iterator[Row]:
@@ -251,15 +260,20 @@ def leave_out(why: str) -> Iterator[Row]:
     yield {"left out": why}
 
 
-def one_sanitizer(tool: str) -> Iterator[Row]:
+def one_sanitizer(program: str, tool: str) -> Iterator[Row]:
     """A small job of every kernel under one tool."""
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--small"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    except subprocess.TimeoutExpired:
-        yield {"left out": "100 s were not enough"}
-        return
-    yield {"case": tool, "passed": done.returncode == 0, "said": done.stdout[-2000:]}
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "--small"]
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            status = process.wait(SANITIZER)
+        except subprocess.TimeoutExpired:
+            yield {"left out": f"{SANITIZER:.0f} s were not enough"}
+            return
+        finally:
+            end(process)  # with the job that it started
+        said.seek(0)
+        yield {"case": tool, "passed": status == 0, "said": said.read()[-2000:]}
 
 
 # ---------------------------------------------------------------- timings
@@ -413,9 +427,9 @@ SECTIONS: dict[str, Callable[[], Iterator[Job]]] = {
     "facts": facts,
     "parity": parity,
     "pieces": in_pieces,
+    "sanitize": sanitize,
     "timings": timings,
     "roofline": roofline,
-    "sanitize": sanitize,
 }
 
 
@@ -607,6 +621,8 @@ def main() -> int:
     default = Path(__file__).parent / "results" / "gpu_check"
     parser.add_argument("--out", type=Path, default=default, help="report, without .md and .json")
     parser.add_argument("--minutes", type=float, default=8.0, help="time for everything (default 8)")
+    only = ("parity", "pieces", "sanitize", "timings")
+    parser.add_argument("--only", choices=only, help="this section and what the machine is, and nothing else")
     parser.add_argument("--inline", action="store_true", help="all in one process: what hangs is not ended")
     parser.add_argument("--small", action="store_true", help="a small job of every kernel and nothing else")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
@@ -624,6 +640,8 @@ def main() -> int:
         return as_told(options.section, options.first, options.events, Clock(options.minutes))
     clock, report = Clock(options.minutes - 0.3), Report(options.out)
     for section in SECTIONS:
+        if options.only not in (None, section) and section != "facts":
+            continue
         tell = functools.partial(report.take, section)
         try:
             if options.inline:

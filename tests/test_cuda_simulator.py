@@ -653,6 +653,26 @@ def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
 
 
 @inside
+def test_the_check_for_a_card_runs_the_sanitizer_of_the_toolkit_and_ends_it(card_check, tmp_path, monkeypatch):
+    check, program = card_check.module, tmp_path / "bin" / "compute-sanitizer"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\nimport sys; print(sys.argv[2]); sys.exit(9 * (sys.argv[2] == 'racecheck'))"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    status, report, _ = card_check.report("--inline", "--only", "sanitize")
+    assert status == 1 and report["facts"] and not report["parity"]
+    found = [(row["case"], row["passed"], row["said"].strip()) for row in report["sanitize"]]
+    assert found == [("racecheck", False, "racecheck"), ("memcheck", True, "memcheck")]
+    program.write_text(f"#!{sys.executable}\nimport time; time.sleep(60)")
+    monkeypatch.setattr(check, "SANITIZER", 0.5)
+    (row,) = check.one_sanitizer(str(program), "memcheck")
+    assert "not enough" in row["left out"]
+
+
+@inside
 def test_the_check_for_a_card_cuts_every_job_and_sees_where_none_was_cut(card_check, monkeypatch):
     check, shape = card_check.module, ("gru_delayed", 2, 1, 4, 3)
     for halved, B in ((False, 3), (True, 1)):

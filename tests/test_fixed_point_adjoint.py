@@ -1,12 +1,15 @@
 """Gradients at fixed points against torch's of the unrolled network, dense solves and closed forms; and no lies."""
 
+import mpmath
 import numpy as np
 import oracles
 import pytest
+import scipy.sparse.linalg
 from cases import CELLS, assert_close, make_case
 
 import rnngrad as rg
 from rnngrad.fixedpoint.linear import SOLVERS
+from rnngrad.fixedpoint.maps import lengths_of
 
 torch = oracles.torch
 METHODS = tuple(SOLVERS)
@@ -190,6 +193,144 @@ def test_singular(method):
         rg.implicit_gradient(rg.solve_fixed_point(bent, method="newton"), loss, max_iterations=500)
 
 
+@pytest.mark.parametrize("method", ["lu", "gmres", "cg", "bicgstab"])
+def test_singular_at_the_root_that_the_solver_only_came_near(method):
+    """h = tanh h: I - J = h^2 where the solver stops, and 0 at the root."""
+    net = rg.Network.init("vanilla", 0, 1).replace(W=np.ones((1, 1, 1)), b=np.zeros((1, 1)))
+    for solver in ("anderson", "newton"):
+        fp = rg.solve_fixed_point(net, s0=[0.5], method=solver)
+        assert fp.converged[0] and fp.h[0, 0] > 1e-4
+        with pytest.raises(rg.SingularError, match=r"h\* is not isolated .*not known well enough"):
+            rg.implicit_gradient(fp, rg.losses.squared_error(np.ones((1, 1))), method=method)
+
+
+def test_fixed_points_that_are_hardly_solved():
+    """Whatever the residual, z is that of the root, to within its error."""
+    fp, J = placed(np.random.default_rng(5), 5, 0.9)
+    target = np.ones((1, 5))
+    exact = np.linalg.solve(np.eye(5) - J.T, fp.h[0] - target[0])
+    for tol in (1e-3, 1e-5, 1e-8):
+        poor = rg.solve_fixed_point(fp.map.net, s0=fp.s[0] + 0.1 * tol, tol=tol)
+        assert tol == 1e-8 or poor.residual[0] > 1e-9
+        same = rg.losses.squared_error(target + poor.h - fp.h)  # dL/dh is that of the h it is given
+        for method in METHODS:
+            grads = rg.implicit_gradient(poor, same, method=method)
+            away = np.linalg.norm(grads.z[0, 0] - exact) / np.linalg.norm(exact)
+            assert away <= 10 * grads.error[0] + 1e-10 and away < 1e-8, (tol, method)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_next_to_a_fold(dtype):
+    """h = tanh(2 h + b) before h and h' meet: refused, or right to within the error, by 40 digits."""
+    meeting = np.sqrt(0.5)
+    answers = refused = 0
+    for gap in 10.0 ** np.arange(-14, 0):
+        b = np.arctanh(meeting) - 2 * meeting + gap
+        net = rg.Network.init("vanilla", 0, 1).replace(W=np.array([[[2.0]]]), b=np.array([[b]])).astype(dtype)
+        tol = 1e-13 if dtype == "float64" else 1e-6
+        fp = rg.solve_fixed_point(net, s0=np.array([0.95], dtype), method="newton", tol=tol)
+        if not fp.converged[0] or fp.h[0, 0] < 0:
+            continue
+        with mpmath.workdps(40):
+            own = mpmath.mpf(float(net.b[0, 0]))
+            try:
+                h = mpmath.findroot(lambda h, own=own: h - mpmath.tanh(2 * h + own), [meeting, 1], solver="anderson")
+            except ValueError:
+                h = mpmath.findroot(lambda h, own=own: h - mpmath.tanh(2 * h + own), float(fp.h[0, 0]) + 1e-3)
+            z = float(mpmath.mpf(float(fp.h[0, 0])) / (1 - 2 * (1 - h * h)))
+        try:
+            grads = rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 1), dtype)), method="lu")
+        except (rg.ConvergenceError, rg.SingularError):
+            refused += 1
+            continue
+        answers += 1
+        assert abs(grads.z[0, 0, 0] / z - 1) <= 10 * grads.error[0] + 1e-14, gap
+        assert grads.error[0] < 2e-8
+    assert answers >= (6 if dtype == "float64" else 3) and refused >= 3
+
+
+def test_float32_has_the_digits_of_float64():
+    """J of the float32 weights at their own root, not rounded: z to nine digits where float32 would leave four."""
+    fp, _ = placed(np.random.default_rng(3), 4, 0.95)
+    net = fp.map.net.astype("float32")
+    narrow = rg.solve_fixed_point(net, s0=fp.s[0].astype(np.float32), tol=1e-6, method="newton")
+    wide = rg.solve_fixed_point(net.astype("float64"), s0=fp.s[0], tol=1e-14, method="newton")
+    loss = rg.losses.squared_error(np.zeros((1, 4), np.float32))
+    J = (1 - wide.h[0] ** 2)[:, None] * net.W[0].astype(np.float64)
+    truth = np.linalg.solve(np.eye(4) - J.T, narrow.h[0].astype(np.float64))
+    for method in METHODS:
+        grads = rg.implicit_gradient(narrow, loss, method=method)
+        assert_close(grads.z[0, 0], truth, 1e-9, method)
+        assert grads.b.dtype == np.float32
+
+
+@pytest.mark.parametrize("method", [*METHODS, "neumann"])
+def test_losses_of_any_size(method):
+    """Squares of the gradient under- and overflow; z is linear in it all the same."""
+    net = rg.Network.init("linear", 0, 2).replace(W=np.array([[[0.9, 0.1], [0.0, 0.5]]]), b=np.array([[1.0, 2.0]]))
+    fp = rg.solve_fixed_point(net, method="newton")
+    options = {"method": method, "terms": 9} if method == "neumann" else {"method": method}
+    usual = rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 2))), **options)
+    for weight in (1e-200, 1e-165, 1e-150, 1e160, 1e200):
+        loss = rg.losses.squared_error(np.zeros((1, 2)), weights=np.array([weight]))
+        grads = rg.implicit_gradient(fp, loss, **options)
+        np.testing.assert_allclose(grads.z / weight, usual.z, rtol=1e-9)
+        np.testing.assert_allclose(grads.error, usual.error, rtol=0.1, atol=1e-10)
+
+
+def test_lengths_of_any_size():
+    rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.inf, 0.0], [np.nan, 1.0]])
+    for scale in (1e-300, 1e-170, 1.0, 1e170, 1e300):
+        np.testing.assert_allclose(lengths_of(scale * rows), [5 * scale, 0, np.inf, np.nan], rtol=1e-15)
+
+
+def test_an_adjoint_beyond_the_numbers_is_no_answer():
+    net = rg.Network.init("linear", 0, 1).replace(W=np.array([[[0.9999]]]), b=np.array([[1e-6]]))
+    fp = rg.solve_fixed_point(net, method="newton", tol=1e-15)
+    with pytest.raises(rg.ConvergenceError, match="leaves the numbers"):
+        rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 1)), weights=np.array([1e307])), method="lu")
+
+
+@pytest.mark.parametrize("method", ["iteration", "cg", "gmres", "bicgstab"])
+def test_max_iterations_bounds_products(method, monkeypatch):
+    """Of both right-hand sides together at most twice as many products are made, refinements included."""
+    from rnngrad.fixedpoint import linear
+
+    fp, _ = placed(np.random.default_rng(2), 6, 0.5)
+    loss = rg.losses.squared_error(np.zeros((1, 6)))
+    made = []
+
+    def counting(jacobians, shape, b):
+        J = products(jacobians, shape, b)
+        return scipy.sparse.linalg.LinearOperator(
+            J.shape,
+            matvec=lambda v: made.append(0) or J @ v,
+            rmatvec=lambda v: made.append(0) or J.rmatvec(v),
+            dtype=np.float64,
+        )
+
+    products = linear.products
+    monkeypatch.setattr(linear, "products", counting)
+    needed = int(rg.implicit_gradient(fp, loss, method=method).iterations[0])
+    for limit in (1, 3, 1000):
+        made.clear()
+        try:
+            grads = rg.implicit_gradient(fp, loss, method=method, max_iterations=limit)
+        except rg.ConvergenceError:
+            assert limit < 2 * needed
+        else:
+            assert grads.iterations[0] <= limit and needed == grads.iterations[0]
+        assert len(made) <= 2 * limit
+        if method != "iteration" and limit == 1000:
+            assert 2 * needed - 4 <= len(made) <= 2 * needed + 4
+
+
+def test_elimination_is_not_advised_to_who_eliminates():
+    fp, _ = placed(np.random.default_rng(2), 6, 0.5)
+    with pytest.raises(rg.ConvergenceError, match=r"failed .*: use a larger tol$"):
+        rg.implicit_gradient(fp, rg.losses.squared_error(np.ones((1, 6))), method="lu", tol=1e-30)
+
+
 def test_growth_that_the_loss_does_not_excite():
     """rho(J) = 1.2, but the loss's own series converges within 40 terms: the iteration is refused all the same."""
     net = rg.Network.init("linear", 0, 2).replace(W=np.diag([1.2, 0.5])[None], b=np.array([[0.0, 1.0]]))
@@ -208,6 +349,14 @@ def test_slow_convergence_says_how_long():
         rg.implicit_gradient(fp, loss, max_iterations=1000)
     grads = rg.implicit_gradient(fp, loss, max_iterations=60_000)
     np.testing.assert_allclose(grads.z, 1e3 * fp.s, rtol=1e-9)
+
+
+def test_answers_are_refined_until_the_error_is_small():
+    """I - J is small where the loss does not look: its residual counts a hundredfold."""
+    net = rg.Network.init("linear", 0, 2).replace(W=np.diag([0.99, 0.1])[None], b=np.array([[0.0, 1.0]]))
+    fp = rg.solve_fixed_point(net, method="newton")
+    grads = rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 2))))
+    assert grads.error[0] <= 1e-10
 
 
 def test_one_bad_sample_is_named():

@@ -295,6 +295,20 @@ def test_float32():
     assert len(points) == 9 and points.s.dtype == np.float32
 
 
+@pytest.mark.parametrize("gap", [5e-4, 1e-4, 1e-5])
+def test_slow_points_in_float32(gap):
+    """tanh(2 h + b) just past the fold misses the diagonal by gap/2: a slow point, and no stable fixed point."""
+    meeting = np.sqrt(0.5)
+    b = np.arctanh(meeting) - 2 * meeting - gap
+    net = tanh_network([[2.0]], np.array([b])).astype("float32")
+    starts = np.linspace(-1.2, 1.2, 40).astype(np.float32)[:, None]
+    points = rg.find_fixed_points(net, starts, tol=1e-6)
+    assert len(points) == 1 and points.h[0, 0] < -0.9 and points.residual[0] <= 1e-6
+    assert set(points.status) == {"converged", "slow"}
+    np.testing.assert_allclose(points.slow.h, meeting, atol=2e-2)
+    np.testing.assert_allclose(points.slow.residual, gap / 2, rtol=0.1)
+
+
 def test_held_input():
     """With an input the map is another one: h = tanh(2 h + 1) has one solution."""
     net = rg.Network.init("vanilla", 1, 1).replace(W=np.array([[[2.0]]]), U=np.ones((1, 1, 1)))

@@ -72,15 +72,32 @@ def torch_step(drawn, x, s):
     return oracles.step(drawn.cell, P, s, oracles.tensor(x), drawn.net.activation, alpha)
 
 
+def linear(W):
+    return rg.Network.init("linear", 0, len(W)).replace(W=W[None])
+
+
 def test_spectral_radius_by_arnoldi(monkeypatch):
+    """Random matrices with more rows than Arnoldi vectors, whose leading pair hides behind others."""
     from rnngrad.fixedpoint import spectrum
 
-    drawn, x = settled("lstm", n=9)
-    fp = rg.solve_fixed_point(drawn.net, x)
-    dense = fp.spectral_radius
+    n = 202
+    matrices = [np.random.default_rng(seed).standard_normal((n, n)) / np.sqrt(n) for seed in (1, 8)]
+    dense = [rg.solve_fixed_point(linear(W), max_iterations=1).spectral_radius for W in matrices]
     monkeypatch.setattr(spectrum, "_DENSE", 1)
-    again = rg.solve_fixed_point(drawn.net, x)
-    np.testing.assert_allclose(again.spectral_radius, dense, rtol=1e-10)
+    for W, radius in zip(matrices, dense, strict=True):
+        found = rg.solve_fixed_point(linear(W), max_iterations=1).spectral_radius
+        np.testing.assert_allclose(found, radius, rtol=1e-10)
+
+
+def test_spectral_radius_where_arnoldi_breaks_down(monkeypatch):
+    from rnngrad.fixedpoint import spectrum
+
+    monkeypatch.setattr(spectrum, "_DENSE", 1)
+    blind = np.zeros((70, 70))
+    blind[0, 1:3] = 1, -1  # J 1 = 0, J^2 = 0
+    for W, radius in ((np.zeros((70, 70)), 0), (0.5 * np.eye(70), 0.5), (blind, 0)):
+        fp = rg.solve_fixed_point(linear(W))
+        np.testing.assert_allclose(fp.spectral_radius, radius, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)

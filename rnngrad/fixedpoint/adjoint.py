@@ -4,7 +4,8 @@ Almeida (1987), Pineda (1987); in terms of the implicit function theorem Bai, Ko
 than none, so every answer is judged: beside each sample's own right-hand side a random one is solved by the same
 method. It meets every direction of I - J: if J has an eigenvalue beyond the unit circle the iteration of the random one
 grows even where the loss does not excite that direction; if I - J is singular it has no solution; and its length
-estimates ||(I - J)^-1||, which makes an error of the residual.
+estimates ||(I - J)^-1||, which makes an error of the residual. That the fixed point itself is known to so many digits
+only is judged by the Jacobian a Newton step further on.
 """
 
 from __future__ import annotations
@@ -17,18 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from ..dynamics.jacobian import local_jacobians
+from ..dynamics.rollout import Trajectory
 from ..errors import ConvergenceError, SingularError
 from ..gradients.assemble import Gradients, evaluate, explicit_gradients, readout_gradients, state_adjoint
 from ..losses import Loss
 from . import spectrum
-from .linear import SOLVERS, iteration
+from .linear import SOLVERS, directions, iteration
 from .maps import lengths_of
-from .solve import FixedPoint
+from .solve import FixedPoint, at_rest
 
 Method = Literal["iteration", "neumann", "cg", "gmres", "bicgstab", "lu"]
 _ROUNDS = 4  # of refinement
 _MARGIN, _LEAST = 0.1, 1e-13  # of the accuracy that is still missing; and no method reduces a residual further at once
 _WORKS_ANYWHERE = ("lu", "gmres")
+_EPS = float(np.finfo(np.float64).eps)
+_POINT = _EPS**0.5  # half of the digits of z must stand while h* moves as far as it is uncertain
+_STEPS = 8  # of Newton, with one Jacobian, to polish a fixed point
+_DENSE = 200  # state size up to which these are by elimination, whatever the method
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,10 @@ class ImplicitGradients(Gradients):
     residual : ndarray (B,)
         ||z - z J - dL/ds*|| / ||dL/ds*||.
     error : ndarray (B,)
-        Estimated relative error of z: the residual times an estimate of ||(I - J)^-1||. Of a Neumann series, what its
-        missing terms make.
+        Estimated relative error of z: the residual times an estimate of ||(I - J)^-1||, and what z changes by when J is
+        taken a Newton step and the rounding of s* further on. Of a Neumann series, what its missing terms make.
     iterations : ndarray (B,)
-        Of the method, for the loss's own right-hand side.
+        Products with J for the loss's own right-hand side; 0 of "lu".
     method : str
     fixed_point : FixedPoint
     """
@@ -94,9 +101,9 @@ def implicit_gradient(
     terms : int
         K >= 1 of "neumann".
     tol : float
-        Largest estimated relative error of z; a method refines its answer until then.
+        Largest estimated relative error of z for the J it is solved with; a method refines its answer until then.
     max_iterations : int
-        Products with J for each right-hand side.
+        Largest number of products with J for each right-hand side, refinements included.
     seed : int or Generator
         Of the random right-hand sides that judge the answer.
 
@@ -108,15 +115,18 @@ def implicit_gradient(
     ------
     ConvergenceError
         A sample is not at a fixed point; or the method does not converge: the message gives rho(J), and what works.
+        Or h* is not known well enough: a Newton step from it, and the rounding of s*, change z by more than ``tol`` and
+        more than 1.5e-8, half of the digits.
     SingularError
-        I - J is singular to working precision: there is no gradient.
+        I - J is singular to working precision, or z changes by a tenth within the uncertainty of h*: there is no
+        gradient.
     ValueError
         Target or weights do not fit the output, or an argument is out of range.
 
     Notes
     -----
-    Solved in float64 also for a network in float32. The fixed point is in error by up to ||(I - J)^-1|| times its
-    residual, and the gradient by as much again: solve it well.
+    In float64 also for a network in float32: with its weights, s* is polished by Newton steps (with one Jacobian) while
+    each halves the residual, and J and df/dw are taken there. dL/ds* is that of the y of ``fp``.
     """
     _checks.choice("method", method, (*SOLVERS, "neumann"))
     if (method == "neumann") != (terms is not None):
@@ -129,18 +139,86 @@ def implicit_gradient(
     traj = fp.traj
     value = evaluate(traj, of_one_step(loss, traj.y))
     g = state_adjoint(traj, value.dy)[0].astype(np.float64)
-    local = fp.local.in_float64()
+    if not np.isfinite(g).all():
+        raise ConvergenceError("dL/ds* is not finite")
+    top = np.abs(g).max(axis=(1, 2), initial=0.0)
+    top[top == 0] = 1.0  # in units of it no square leaves the numbers
+    g /= top[:, None, None]
+    rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(_checks.integer("seed", seed, 0))
+    rest, local, beyond = _polished(fp, method, rng)
     if terms is not None:
         z, residual, error, iterations = _neumann(fp, local, g, _checks.integer("terms", terms, 1))
+        inverse = None
     else:
-        rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(_checks.integer("seed", seed, 0))
-        z, residual, error, iterations = _judged(fp, local, g, method, tol, limit, rng)
-    parts = explicit_gradients(traj, fp.local, z.astype(fp.s.dtype)[None])
+        z, residual, error, iterations, inverse = _judged(fp, local, g, method, tol, limit, rng)
+    error = error + _uncertain(fp, local, beyond, z, inverse, method, tol, limit)
+    with np.errstate(over="ignore"):
+        z = z * top[:, None, None]
+    if not (np.isfinite(z).all() and np.isfinite(error).all()):
+        raise ConvergenceError(f"the adjoint by {method!r} leaves the numbers: scale the loss down")
+    dtype = fp.s.dtype
+    parts = {name: grad.astype(dtype, copy=False) for name, grad in explicit_gradients(rest, local, z[None]).items()}
     parts["x"] = parts["x"][0]
     return ImplicitGradients(
         loss=value.value, **parts, **readout_gradients(traj, value.dy), z=z, residual=residual, error=error,
         iterations=iterations, method=method, fixed_point=fp,
     )  # fmt: skip
+
+
+def _polished(fp: FixedPoint, method: str, rng: np.random.Generator) -> tuple[Trajectory, Any, Any]:
+    """One step at the fixed points in float64, its Jacobians, and those as far away as the points are uncertain.
+
+    That is a Newton step further on, from a residual that is wrong by the rounding of s*.
+    """
+    net, s = fp.map.net, fp.s.astype(np.float64)
+    if net.dtype != np.float64:
+        net = net.astype("float64")
+    here = dataclasses.replace(fp.map, net=net, x=fp.map.x.astype(np.float64))
+    local = local_jacobians(here.trajectory(s))
+    step = directions(local, s.shape, method == "lu" or s[0].size <= _DENSE)
+    r = here.image(s) - s
+    size, moved = lengths_of(r), False
+    for _ in range(_STEPS):
+        trial = s + step(r)
+        new = here.image(trial) - trial
+        better = lengths_of(new) <= size / 2
+        better &= size > 0
+        if not better.any():
+            break
+        s[better], r[better], size[better], moved = trial[better], new[better], lengths_of(new[better]), True
+    rest = at_rest(here, s)
+    local = local_jacobians(rest) if moved else local
+    away = step(r + _EPS * np.abs(s) * rng.standard_normal(s.shape))
+    lost = ~np.isfinite(away).all(axis=(1, 2))
+    if lost.any():
+        raise _failure(fp, local, method, np.flatnonzero(lost), "no Newton step can be taken from h*")
+    return rest, local, local_jacobians(at_rest(here, s + away))
+
+
+def _uncertain(
+    fp: FixedPoint, local: Any, beyond: Any, z: NDArray, inverse: NDArray | None, method: str, tol: float, limit: int
+) -> NDArray[np.float64]:
+    """Relative change of z as the Jacobians become those ``beyond``; raises where it is not small.
+
+    To first order it solves the adjoint for z (J' - J): at most ``inverse`` times as long, and solved for only where
+    that is not enough.
+    """
+    at, none = np.arange(len(z)), np.zeros_like(z)
+    change = _misses(beyond, z, none, at) - _misses(local, z, none, at)
+    size, allowed = lengths_of(z), max(tol, _POINT)
+    size[size == 0] = 1.0
+    if inverse is None:
+        out = lengths_of(SOLVERS["lu"](local, change, at, limit, 0.0)[0]) / size
+    else:
+        out = lengths_of(change) * inverse / size
+        open_ = np.flatnonzero(~(out <= allowed))
+        if open_.size:
+            solved, _, done = SOLVERS[method](local, change[open_], at[open_], limit, _MARGIN)
+            out[open_[done]] = lengths_of(solved[done]) / size[open_[done]]
+    bad = np.flatnonzero(~(out <= allowed))
+    if bad.size:
+        raise _failure(fp, local, method, bad, "h* is not known well enough", change=out)
+    return out
 
 
 def of_one_step(loss: Any, y: NDArray) -> Any:
@@ -163,8 +241,9 @@ def _misses(local: Any, z: NDArray, g: NDArray, at: NDArray) -> NDArray:
 
 def _neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArray, ...]:
     """sum over k < terms of g J^k."""
-    if (fp.spectral_radius >= 1).any():
-        b = int(np.argmax(fp.spectral_radius))
+    radius = spectrum.spectral_radius(local, g.shape)
+    if not (radius < 1).all():
+        b = int(np.argmax(np.where(radius < 1, -1.0, radius)))
         raise _failure(fp, local, "neumann", np.array([b]), "the series diverges")
     at = np.arange(len(g))
     z, iterations, _ = iteration(local, g, at, 0, 0.0, terms=terms)
@@ -174,13 +253,13 @@ def _neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArra
     with np.errstate(invalid="ignore", divide="ignore"):
         residual = np.where(scale > 0, lengths_of(missing) / scale, 0.0)
         error = np.where(size > 0, lengths_of(rest) / size, 0.0)
-    return z, residual, error, iterations + 1
+    return z, residual, error, iterations
 
 
 def _judged(
     fp: FixedPoint, local: Any, g: NDArray, method: str, tol: float, limit: int, rng: np.random.Generator
 ) -> tuple[NDArray, ...]:
-    """z, residual, error and iterations; raises for a sample whose answer cannot be trusted."""
+    """z, residual, error, iterations and ||(I - J)^-1||; raises for a sample whose answer cannot be trusted."""
     B, N = len(g), g[0].size
     scale = lengths_of(g)
     scale[scale == 0] = 1.0
@@ -192,53 +271,76 @@ def _judged(
     misses, open_ = wanted, np.arange(2 * B)
     residual, error = np.ones(2 * B), np.ones(2 * B)
     for _ in range(_ROUNDS):
+        if method != "lu" and int(iterations[open_].max()) >= limit:
+            what = f"{limit} products with J leave an error of {error[open_].max():.2g}"
+            raise _failure(fp, local, method, np.unique(at[open_]), what)
         reduction = float(np.clip(_MARGIN * tol / error[open_].max(), _LEAST, _MARGIN))
-        step, count, done = SOLVERS[method](local, misses, at[open_], limit, reduction)
+        left_over = limit - int(iterations[open_].max())
+        step, count, done = SOLVERS[method](local, misses, at[open_], left_over, reduction)
         iterations[open_] += count
         if not done.all():
             bad = np.unique(at[open_[~done]])
-            raise _failure(fp, local, method, bad, f"not converged in {int(count.max())} iterations")
+            raise _failure(fp, local, method, bad, f"not converged in {int(iterations.max())} iterations")
         z[open_] += step
         misses = _misses(local, z[open_], wanted[open_], at[open_])
         residual[open_] = lengths_of(misses)
         size = lengths_of(z)
         inverse = np.sqrt(N) * size[B:]  # of a random direction the expected share is 1/sqrt(N) of the largest
-        singular = inverse >= 1 / (np.sqrt(N) * N * 100 * np.finfo(float).eps)
+        singular = ~(inverse < 1 / (np.sqrt(N) * N * 100 * _EPS))  # or not a number
         if singular.any():
             raise _failure(fp, local, method, np.flatnonzero(singular), "the inverse of I - J is beyond rounding")
         inverse = np.maximum(inverse, size[:B])
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.where(residual > 0, residual * inverse[at] / size, 0.0)
-        left = error[open_] > tol
+        left = ~(error[open_] <= tol)
         misses, open_ = misses[left], open_[left]
         if not open_.size:
             break
     else:
         what = f"an error of {tol:g} cannot be reached: the estimate is {error.max():.2g}"
         raise _failure(fp, local, method, np.unique(at[open_]), what)
-    return z[:B] * scale[:, None, None], residual[:B], error[:B], iterations[:B]
+    return z[:B] * scale[:, None, None], residual[:B], error[:B], iterations[:B], inverse
 
 
-def _failure(fp: FixedPoint, local: Any, method: str, bad: NDArray, what: str) -> Exception:
-    """The error for samples ``bad``, with rho(J) and the condition number of the worst, and what would work."""
+def _failure(
+    fp: FixedPoint, local: Any, method: str, bad: NDArray, what: str, change: NDArray | None = None
+) -> Exception:
+    """The error for samples ``bad``, with rho(J) and the condition number of the worst, and what would work.
+
+    ``change`` (B,): of z, within the uncertainty of h*.
+    """
     J = local.dense()[0][bad]
+    outside = ~np.isfinite(J).all(axis=(1, 2))
+    if outside.any():
+        b = int(bad[np.argmax(outside)])
+        return SingularError(f"J is not finite at the fixed point of sample {b}: f has no derivative there")
     condition, radius = spectrum.condition(J), spectrum.moduli(J).max(axis=1)
-    worst = int(np.argmax(condition))
-    if condition[worst] * J.shape[1] * np.finfo(float).eps >= 1:
+    worst = int(np.argmax(condition if change is None else change[bad]))
+    lost = change is not None and not change[bad[worst]] < _MARGIN
+    if lost or condition[worst] * J.shape[1] * _EPS >= 1:
         return SingularError(
             f"I - J is singular at the fixed point of sample {int(bad[worst])} (condition number "
             f"{condition[worst]:.2g}, rho(J) = {radius[worst]:.6g}): h* is not isolated or about to vanish, and has no "
             "gradient there; "
             f"change a parameter or the input ({method}: {what})"
         )
-    worst = int(np.argmax(radius)) if (radius >= 1).any() else worst
+    if change is None and (radius >= 1).any():
+        worst = int(np.argmax(radius))
     others = [name for name in _WORKS_ANYWHERE if name != method]
     advice = f"I - J is regular (condition number {condition[worst]:.3g}): use method={' or '.join(map(repr, others))}"
     rho = f"rho(J) = {radius[worst]:.6g}"
-    if method in ("iteration", "neumann") and radius[worst] >= 1:
+    if change is not None:
+        size = change[bad[worst]]
+        advice = (
+            f"a condition number of {condition[worst]:.3g} makes a change of {size:.2g} in z of what h* is uncertain "
+            f"by: a tol of {2 * size:.1g} can be met"
+        )
+    elif method in ("iteration", "neumann") and radius[worst] >= 1:
         rho += " >= 1, so it cannot converge"
     elif method == "iteration":
         rho += f": it takes about {np.log(1e-11) / np.log(radius[worst]):.0f} iterations (max_iterations)"
+    elif method == "lu":
+        advice = f"the condition number of I - J is {condition[worst]:.3g}: use a larger tol"
     elif condition[worst] > 1e4:
         advice = f"the condition number of I - J is {condition[worst]:.3g}: use method='lu', or a larger tol"
     return ConvergenceError(

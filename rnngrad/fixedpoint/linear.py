@@ -1,4 +1,4 @@
-"""Solving z - z J = g for rows z, by every method of the adjoint; each says how many iterations a row took.
+"""Solving z - z J = g for rows z, by every method of the adjoint; each says how many products with J a row took.
 
 A method takes (local Jacobians of one step in float64, g (R, S, n), places at (R,), limit, reduction) and returns (z,
 iterations (R,), done (R,)): where ``done`` it lowered the residual by the factor ``reduction``, or to rounding.
@@ -23,6 +23,8 @@ from .spectrum import products
 
 _RESTART = 100  # of GMRES
 
+_ROUGHLY = 1e-4  # relative residual of a step that is refined by further ones
+
 Solved = tuple[NDArray, NDArray[np.int64], NDArray[np.bool_]]
 
 
@@ -32,7 +34,7 @@ def iteration(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float,
     scale[scale == 0] = 1.0
     g = g / scale[:, None, None]
     z = g.copy()
-    limit = limit if terms is None else terms - 1
+    limit = (limit if terms is None else terms) - 1  # the first residual takes a product too
     settings = (reduction if terms is None else -1.0, limit, 0, 1.0, TILE)
     history = history_arrays(limit, len(g))
     local.adjoint_fixed_point(z, history, settings, g, at)
@@ -40,7 +42,7 @@ def iteration(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float,
     done = np.isin(
         history[2], (kernels.CONVERGED, kernels.STALLED)
     )  # stalled at rounding: refinement goes on from there
-    return z * scale[:, None, None], history[1], done
+    return z * scale[:, None, None], history[1] + 1, done
 
 
 def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Solved:
@@ -57,45 +59,94 @@ def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Sol
             done[r] = zero == 0
             if done[r]:
                 z[r] = scipy.linalg.lapack.dgetrs(decomposed, pivots, g[r].ravel(), trans=1)[0].reshape(g[r].shape)
-    return z, np.ones(len(g), np.int64), done
+    return z, np.zeros(len(g), np.int64), done
+
+
+def directions(local: Any, shape: tuple[int, ...], dense: bool) -> Callable[[NDArray], NDArray]:
+    """r -> (I - J)^-1 r of rows r (B, S, n), one for each sample; NaN where that is not to be had.
+
+    ``dense``: one elimination for all that follow; otherwise GMRES, to four digits.
+    """
+    B, N = shape[0], int(np.prod(shape[1:]))
+    if dense:
+        with one_blas_thread():
+            factors = [scipy.linalg.lapack.dgetrf(np.eye(N) - J) for J in local.dense()[0]]
+
+        def solved(b: int, r: NDArray) -> NDArray:
+            decomposed, pivots, zero = factors[b]
+            return scipy.linalg.lapack.dgetrs(decomposed, pivots, r)[0] if zero == 0 else np.full(N, np.nan)
+
+    else:
+        each = [products(local, shape, b) for b in range(B)]
+
+        def solved(b: int, r: NDArray) -> NDArray:
+            A = LinearOperator((N, N), matvec=lambda v: v - each[b] @ v, dtype=np.float64)
+            found, failed = gmres(A, r, rtol=_ROUGHLY, atol=0.0, restart=_RESTART, maxiter=10)
+            return found if failed == 0 else np.full(N, np.nan)
+
+    def steps(r: NDArray) -> NDArray:
+        with one_blas_thread():
+            return np.stack([solved(b, r[b].ravel()) for b in range(B)]).reshape(shape) if B else np.zeros(shape)
+
+    return steps
 
 
 def krylov(solver: Callable[..., Any], normal: bool, **options: Any) -> Callable[..., Solved]:
-    """A method of SciPy on A z = g, A = I - J^T, by products with J; ``normal``: on A^T A z = A^T g."""
+    """A method of SciPy on A z = g, A = I - J^T, by products with J; ``normal``: on A^T A z = A^T g.
+
+    ``limit`` bounds the products with J and J^T, and these are the iterations that are counted.
+    """
 
     def method(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Solved:
         shape = (int(at.max(initial=0)) + 1, *g.shape[1:])
         N = int(np.prod(shape[1:]))
         z, iterations, done = np.zeros_like(g), np.zeros(len(g), np.int64), np.zeros(len(g), np.bool_)
         for r, b in enumerate(at):
-            J = products(local, shape, int(b))
-            own, count = g[r].ravel(), [0]
-
-            def forth(v: NDArray, J: LinearOperator = J) -> NDArray:
-                return v - J.rmatvec(v)
-
-            def back(v: NDArray, J: LinearOperator = J) -> NDArray:
-                return v - J.matvec(v)
-
-            def both(v: NDArray, forth: Any = forth, back: Any = back) -> NDArray:
-                return back(forth(v))
-
-            def tick(_: Any, count: list[int] = count) -> None:
-                count[0] += 1
-
-            A = LinearOperator((N, N), matvec=both if normal else forth, dtype=np.float64)
-            own = back(own) if normal else own
-            found, failed = solver(A, own, rtol=reduction, atol=0.0, maxiter=limit, callback=tick, **options)
-            z[r], iterations[r], done[r] = found.reshape(g[r].shape), count[0], failed == 0
+            A = _Counted(products(local, shape, int(b)), limit)
+            whole = LinearOperator((N, N), matvec=A.normal if normal else A.forth, dtype=np.float64)
+            try:
+                own = A.back(g[r].ravel()) if normal else g[r].ravel()
+                found, failed = solver(whole, own, rtol=reduction, atol=0.0, maxiter=limit, **options)
+                z[r], done[r] = found.reshape(g[r].shape), failed == 0
+            except _Spent:
+                pass
+            iterations[r] = A.count
         return z, iterations, done
 
     return method
 
 
+class _Spent(Exception):
+    """Every product that was allowed is made."""
+
+
+class _Counted:
+    """I - J^T and its transpose on vectors, at most ``limit`` products."""
+
+    def __init__(self, J: LinearOperator, limit: int) -> None:
+        self.J, self.limit, self.count = J, limit, 0
+
+    def _spend(self) -> None:
+        if self.count == self.limit:
+            raise _Spent
+        self.count += 1
+
+    def forth(self, v: NDArray) -> NDArray:
+        self._spend()
+        return v - self.J.rmatvec(v)
+
+    def back(self, v: NDArray) -> NDArray:
+        self._spend()
+        return v - self.J.matvec(v)
+
+    def normal(self, v: NDArray) -> NDArray:
+        return self.back(self.forth(v))
+
+
 def _gmres(A: Any, b: NDArray, *, maxiter: int, **options: Any) -> Any:
     """GMRES with ``maxiter`` products, not restarts."""
-    restart = min(len(b), _RESTART)
-    return gmres(A, b, restart=restart, maxiter=-(-maxiter // restart), callback_type="pr_norm", **options)
+    restart = min(len(b), _RESTART, maxiter)
+    return gmres(A, b, restart=restart, maxiter=-(-maxiter // restart), **options)
 
 
 #: Method of the adjoint -> how it solves.

@@ -16,6 +16,8 @@ from ..dynamics.rollout import Trajectory, run
 from ..dynamics.system import DenseJacobians, System
 from ..network import Network
 
+_LEAST, _LARGEST = 1e-130, 1e150  # lengths whose squares are certainly normal numbers
+
 
 @dataclass(frozen=True)
 class Clamped:
@@ -82,7 +84,14 @@ def held_input(net: Any, x: Any, B: int | None) -> NDArray:
 
 
 def lengths_of(rows: NDArray) -> NDArray[np.float64]:
-    """Euclidean length of each row (R, ...); not finite where an entry is not."""
+    """Euclidean length of each row (R, ...), of any size that is a number; not finite where an entry is not."""
     flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.sqrt(np.einsum("ri,ri->r", flat, flat))
+        out = np.sqrt(np.einsum("ri,ri->r", flat, flat))
+        far = ~((out > _LEAST) & (out < _LARGEST))  # the squares may have left the numbers
+        if far.any():
+            top = np.abs(flat[far]).max(axis=1, initial=0.0)
+            scale = np.where((top > 0) & np.isfinite(top), top, 1.0)
+            own = flat[far] / scale[:, None]
+            out[far] = scale * np.sqrt(np.einsum("ri,ri->r", own, own))
+    return out

@@ -22,7 +22,7 @@ _ENOUGH = 1e-4  # share of the predicted decrease that a step must bring (Armijo
 _FLAT, _NEARLY_FLAT = 1e-8, 1e-5  # |A^T r| / (|A| |r|) below which |r| is at a minimum; the same where no step helps
 _STUCK = 1e8  # damping from which on a step changes nothing
 _FIRST_DAMPING = 1e-3
-_ROUNDING = 1e4  # times eps: no residual need become smaller than that
+_ROUNDING = 32  # times eps sqrt(N) max(1, |s|): no residual need become smaller than that
 _FORCING = 1e-10  # relative residual of the linear systems of Newton-Krylov
 
 
@@ -75,7 +75,9 @@ def solve(
         stuck = np.flatnonzero(~moved)
         if stuck.size:
             own = live[stuck]
-            least = size[own] <= _ROUNDING * np.finfo(s.dtype).eps * np.maximum(1.0, lengths_of(s[own]))
+            least = size[own] <= _rounding(s[own])
+            if otherwise != "jump" and least.any():  # as small a residual at its minimum is a slow point all the same
+                least[least] = _slopes(_matrices(local, stuck[least]), r[stuck[least]]) > _NEARLY_FLAT
             row[own] = size[own]
             if otherwise == "stop":
                 _settle(live, ~moved, status, "stuck")
@@ -83,7 +85,8 @@ def solve(
                 flat = _levenberg(here, s, size, mu, since, own, r[stuck], _matrices(local, stuck))
                 status[own[flat <= _FLAT]] = "slow"
                 still = (mu[own] > _STUCK) & (flat > _FLAT)
-                status[own[still]] = np.where(flat[still] <= _NEARLY_FLAT, "slow", "stuck")
+                nearly = _NEARLY_FLAT + _rounding(s[own]) / row[own]  # the slope is known no better
+                status[own[still]] = np.where(flat <= nearly, "slow", "stuck")[still]
             else:
                 none = ~regular[stuck]
                 if none.any():
@@ -96,6 +99,11 @@ def solve(
         row[live] = size[live]
         history.append(row)
     return Outcome(s, np.stack(history), iterations, status)
+
+
+def _rounding(s: NDArray) -> NDArray[np.float64]:
+    """What rounding leaves of the residual at each s (R, S, n)."""
+    return _ROUNDING * np.finfo(s.dtype).eps * np.sqrt(s[0].size) * np.maximum(1.0, lengths_of(s))
 
 
 def _settle(live: NDArray, done: NDArray, status: NDArray, word: str) -> NDArray:
@@ -146,6 +154,12 @@ def _damped(A: NDArray, r: NDArray, mu: NDArray) -> tuple[NDArray, NDArray, NDAr
         normal = A.swapaxes(1, 2) @ A + shift[:, None, None] * np.eye(A.shape[1])
         d = np.linalg.solve(normal, down[..., None])[..., 0].reshape(r.shape).astype(r.dtype)
     return d, down, np.sqrt(square)
+
+
+def _slopes(A: NDArray, r: NDArray) -> NDArray[np.float64]:
+    """|A^T r| / ((1 + |A|) |r|), 0 at a minimum of |r|."""
+    down = np.einsum("rji,rj->ri", A, r.reshape(len(r), -1).astype(np.float64))
+    return lengths_of(down) / ((1 + lengths_of(A)) * lengths_of(r))
 
 
 def _levenberg(

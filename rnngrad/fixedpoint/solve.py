@@ -99,7 +99,7 @@ class FixedPoint(Result):
     def spectral_radius(self) -> NDArray[np.float64]:
         """rho(J), (B,): below 1 the fixed point is stable, and Picard iteration and its adjoint converge nearby.
 
-        Of all eigenvalues for N <= 200, by Arnoldi iteration above.
+        Of all eigenvalues for N <= 1000, by Arnoldi iteration above.
         """
         return spectrum.spectral_radius(self.local, self.s.shape)
 

@@ -19,6 +19,8 @@ factored_step, factored_room = ADJOINT["factored"]
 CONVERGED, LIMIT, NOT_FINITE, STALLED = range(4)  # why an iteration ended
 _PATIENCE = 50  # iterations without a smaller residual, next to rounding, after which it is as small as it gets
 
+_ROUNDING = 32.0  # times eps sqrt(N) max(1, |s|): next to rounding
+
 
 @inner()
 def _mix(s, r, steps, changes, gram, order, weights, gamma, damping):
@@ -82,6 +84,7 @@ def _make(name, key, cached, room, apply, cost):
         B, S, n = s.shape
         N = S * n
         eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
+        near = _ROUNDING * eps * np.sqrt(N)
         flat, beta = s.reshape(B, N), s.dtype.type(damping)
         image = np.empty((tile, S, n), s.dtype)
         r = np.empty((tile, N), s.dtype)
@@ -118,7 +121,7 @@ def _make(name, key, cached, room, apply, cost):
                         end = CONVERGED
                     elif not size <= (1 + first) / (eps * eps):
                         end = NOT_FINITE
-                    elif since[b] >= _PATIENCE and size <= 1e4 * eps * max(1.0, np.sqrt(dot(own, own))):
+                    elif since[b] >= _PATIENCE and size <= near * max(1.0, np.sqrt(dot(own, own))):
                         end = STALLED
                     elif k == limit:
                         end = LIMIT
