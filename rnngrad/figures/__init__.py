@@ -39,6 +39,7 @@ _DRAWN_BY = {
     "GainSweep": "gain_sweep",
     "MatrixPower": "matrix",
     "FixedPointPortrait": "fixed_points",
+    "PointSpectrum": "point_spectrum",
     "FixedPoint": "residual_history",
     "AdjointConvergence": "adjoint_convergence",
     "AssociativeMemory": "associative_memory",

@@ -11,18 +11,20 @@ from typing import Any
 from .._results import Result
 from ..figures import style
 from ..figures.files import write
+from . import fixed_points
 from .measure import Measured
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: its file name, the results side by side in it, and what the text under it says."""
+    """A figure of the page: its file name, the results side by side in it, what the text under it says, and where."""
 
     name: str
     parts: tuple[Result, ...]
     heading: str
     caption: str
     size: tuple[float, float] = style.SIZE
+    section: str = "network"
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write name.png, name.svg and name.npz; return what the page needs."""
@@ -32,6 +34,7 @@ class Picture:
             "name": self.name,
             "heading": self.heading,
             "caption": self.caption,
+            "section": self.section,
             "titles": titles,
             "files": files,
             "image": f"data:image/png;base64,{image}",
@@ -64,6 +67,13 @@ of the product has swallowed are left out."""
 _LYAPUNOV = """
 The leading Lyapunov exponents along the input of the first sample: the mean rates at which a small change of the state
 grows in its fastest directions. λ₁ is what ‖Φ‖ changes by for each step in the long run."""
+_PORTRAIT = """
+Trajectories under the held input, from states of the record and from states with noise, in the plane of their two
+leading principal components; with the points they come to rest at, the saddles between them, and along each saddle's
+unstable modes the ways out of it."""
+_POINT_SPECTRUM = """
+Eigenvalues μ of J = df/ds at each point. A point is stable if all of them lie inside the unit circle; the largest |μ| is
+the factor by which gradients change per step along a trajectory that has come to rest there, in the long run."""
 _SATURATION = """
 A gate below {s.low_level:g} is closed, one above {s.high_level:g} open; a tanh beyond ±{s.value_level:g} is flat.
 A saturated value passes next to no gradient; a forget or update gate that is open keeps it whole."""
@@ -91,10 +101,32 @@ def pictures(measured: Measured, name: str, suffix: str = "") -> list[Picture]:
     if flat is not None and flat.names:
         caption, height = _SATURATION.format(s=flat), 1.9 + 0.5 * len(flat.names)
         rows.append(("saturation", (flat,), "Saturation of units and gates", caption, (6.8, height)))
-    return [
+    drawn = [
         Picture(file + suffix, parts, f"{heading} — {name}", " ".join(caption.split()), size)
         for file, parts, heading, caption, size in rows
     ]
+    return drawn + _of_fixed_points(measured, name, suffix)
+
+
+def _of_fixed_points(measured: Measured, name: str, suffix: str) -> list[Picture]:
+    """The portrait and the eigenvalues under each held input, where there are any."""
+    drawn = []
+    for i, one in enumerate(measured.settled):
+        which = fixed_points.name_of(measured, i)
+        about = f"{name}, {which}" if which else name
+        number = f"_{i + 1}" if which else ""
+        for file, part, heading, caption, size in (
+            ("fixed_points", one.portrait, "Fixed points", _PORTRAIT, (7.4, 5.8)),
+            ("fixed_point_spectrum", one.spectrum, "Eigenvalues at the fixed points", _POINT_SPECTRUM, (6.0, 6.4)),
+        ):
+            if part is not None:
+                text = " ".join(caption.split())
+                drawn.append(
+                    Picture(
+                        f"{file}{number}{suffix}", (part,), f"{heading} — {about}", text, size, fixed_points.place(i)
+                    )
+                )
+    return drawn
 
 
 def write_all(listed: list[Picture], folder: Path, tick: Callable[[float], Any]) -> list[dict[str, Any]]:

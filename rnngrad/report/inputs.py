@@ -64,6 +64,18 @@ def affordable(net: Any, x: NDArray) -> NDArray:
     return np.ascontiguousarray(x[: max(int(NUMBERS // each), 1)])
 
 
+def held(net: Any, x: NDArray) -> bool:
+    """Whether the network is one map at every step of x (T, B, m): one layer, and an input that does not change.
+
+    A single step of an input does not tell.
+    """
+    if isinstance(net, Network):
+        one_map = all(value.ndim < 3 for value in net.constants.values())  # masks of dropout are drawn for steps
+    else:
+        one_map = isinstance(net, System)
+    return one_map and (net.m == 0 or (len(x) > 1 and bool((x == x[:1]).all())))
+
+
 def _partials(net: Any) -> int:
     """Partial derivatives of one step of one sample."""
     if isinstance(net, Stack):

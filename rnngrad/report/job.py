@@ -113,7 +113,7 @@ def _write(
     plan("reading")
     net, from_model = inputs.read_network(source, cell, prefix)
     x, from_input = inputs.read_input(x, net)
-    record = x.shape[:2]
+    record, held = x.shape[:2], inputs.held(net, x)
     if loss is None:
         x = inputs.affordable(net, x)
     plan("forward pass")
@@ -125,7 +125,7 @@ def _write(
     groups: list[str] = []
     for i, (name, (part, part_loss)) in enumerate(parts.items()):
         tick = _share(plan, "analysing", i, len(parts))
-        measured[name] = measure(part, part_loss, choose(part, part_loss, wanted=wanted), tick)
+        measured[name] = measure(part, part_loss, choose(part, part_loss, wanted=wanted), tick, held=held)
         own = drawing.pictures(measured[name], name, f"_{i}" if len(parts) > 1 else "")
         listed += own
         groups += [name] * len(own)

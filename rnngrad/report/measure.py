@@ -16,6 +16,8 @@ from ..analysis import growth, memory, products, reach, saturation, spectra, ste
 from ..analysis.exponents import LyapunovSpectrum
 from ..analysis.lyapunov import lyapunov_along
 from ..analysis.memory import MemoryHorizon
+from ..analysis.settled import Settling
+from ..analysis.settling import held_inputs, settling
 from ..analysis.time_constants import TimeConstants
 from ..analysis.truncation import TruncationBias
 from ..dynamics.rollout import Trajectory
@@ -30,8 +32,11 @@ _MAP_COST = 2e10
 _SPECTRA_COST = 2e10
 _NORMS_COST = 1e10
 _EXPONENTS_COST = 2e10
+_SEARCH_COST = 4e10
+_FOLLOW_COST = 2e10
 _SVD = 8
 _GRADED = 80  # multiplications of the singular values of a graded product are about this many N^3
+_NEWTON = 40  # multiplications of Newton's method from one start are about this many N^3
 _EIGEN = 25  # multiplications of a Schur decomposition are about this many N^3, of singular values _SVD N^3
 
 MAX_LAG = 600
@@ -43,6 +48,11 @@ MAP_SIZE = 300
 JACOBIANS = 4
 EXPONENTS = 8
 FEWEST_STEPS = 32  # for exponents with intervals, after a transient
+HELD_INPUTS = 3  # whose fixed points are sought
+FOLLOWED = 8  # trajectories of each of them that are followed on
+STARTS = 128  # other states of each
+FEWEST_STARTS = 8  # fewer than these say nothing of what else there is
+FOLLOW_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,8 @@ class Measured(Result):
     ``lyapunov`` is None for a record that is too short, or too long for what it may cost. ``truncation`` is None where
     there is no finite gradient to compare with, ``weights`` or ``jacobians`` where the matrix is too large to
     decompose; a stack or a user's system has neither ``weights`` nor ``saturation``, and only a stack of several layers
-    has ``layers``. ``cautions`` say where rounding took something from a number.
+    has ``layers``. ``held`` says how many samples hold each input that does not change, () where inputs change,
+    and ``settled`` what the network does under the first of these inputs. ``cautions`` say where rounding took something from a number.
     """
 
     settings: Settings
@@ -94,6 +105,8 @@ class Measured(Result):
     lyapunov: LyapunovSpectrum | None
     truncation: TruncationBias | None
     verdict: verdict.Verdict
+    held: tuple[int, ...]
+    settled: tuple[Settling, ...]
     cautions: tuple[str, ...] = ()
 
 
@@ -128,12 +141,17 @@ def choose(traj: Trajectory, loss: Loss, *, wanted: int | None = None, max_lag: 
 
 
 def measure(
-    traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any] = lambda share: None
+    traj: Trajectory,
+    loss: Loss,
+    settings: Settings,
+    tick: Callable[[float], Any] = lambda share: None,
+    *,
+    held: bool = False,
 ) -> Measured:
-    """Run the analyses; ``tick`` hears the share that is done."""
+    """Run the analyses; ``tick`` hears the share that is done. ``held``: the input does not change, so fixed points too."""
     with one_blas_thread(), warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always", PrecisionWarning)  # part of the page, where the number is
-        measured = _measure(traj, loss, settings, tick)
+        measured = _measure(traj, loss, settings, tick, held)
     for other in met:
         if not issubclass(other.category, PrecisionWarning):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
@@ -156,7 +174,22 @@ def _exponents(traj: Trajectory) -> LyapunovSpectrum | None:
     return lyapunov_along(traj, k) if k and traj.T >= FEWEST_STEPS else None
 
 
-def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any]) -> Measured:
+def _settled(traj: Trajectory) -> tuple[tuple[int, ...], tuple[Settling, ...]]:
+    """How many samples hold each input, and what becomes of the first inputs; fewer starts for larger states."""
+    groups = held_inputs(traj)
+    looked_at = groups[:HELD_INPUTS]
+    room = _SEARCH_COST / len(looked_at) / traj.net.N**3
+    starts = int(min(STARTS, room // _NEWTON))
+    starts = starts if starts >= FEWEST_STARTS else 0
+    search = starts > 0 or room >= FOLLOWED * (_EIGEN + _SVD)  # the points where the trajectories end, at least
+    each = len(looked_at) * (starts + 2 * FOLLOWED) * _multiplications(traj.net)
+    steps = int(np.clip(_FOLLOW_COST // each, 10, FOLLOW_STEPS))
+    return tuple(map(len, groups)), tuple(
+        settling(traj, group[:FOLLOWED], starts=starts, max_steps=steps, search=search) for group in looked_at
+    )
+
+
+def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any], held: bool) -> Measured:
     net = traj.net
     limits = step_bounds.step_bounds(traj)
     tick(0.1)
@@ -178,6 +211,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
     horizon = memory.horizon(gradient, verdict.LOST)
     constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
     cut = verdict.affordable_truncation(traj, loss)
+    inputs, settled = _settled(traj) if held else ((), ())
     judged = verdict.verdict(
         traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat, truncation=cut
     )
@@ -196,4 +230,6 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
         lyapunov=_exponents(traj),
         truncation=cut,
         verdict=judged,
+        held=inputs,
+        settled=settled,
     )

@@ -17,6 +17,7 @@ from ..analysis.words import factor
 from ..dynamics.rollout import Trajectory
 from ..network import Network
 from ..stack import Stack, kind
+from . import fixed_points
 from .measure import Measured
 
 #: How the page calls a cell.
@@ -127,6 +128,7 @@ def measured(m: Measured, traj: Trajectory, record: tuple[int, int]) -> dict[str
         },
         "time_constants": _constants(m),
         "lyapunov": _lyapunov(m.lyapunov),
+        "fixed_points": fixed_points.section(m),
         "table": table,
         "columns": columns,
         "chain_against_loss": chain_against_loss(m),
