@@ -132,7 +132,7 @@ class Settling(Result):
 
     @property
     def log_rate(self) -> NDArray[np.float64]:
-        """ln rho(J) of the point where each trajectory ends, or of its cycle per step, (Q,); NaN where there is none."""
+        """ln rho(J) where each trajectory ends, of a cycle per step, (Q,); NaN where no point or cycle is known."""
         radius = self.log_radius
         rates = {"point": lambda k: radius[k], "cycle": lambda k: self.cycles[k].log_rate}
         ends = zip(self.end, self.end_index, strict=True)

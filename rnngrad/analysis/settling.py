@@ -94,7 +94,8 @@ def settling(
     gone = solve_fixed_point(net, rows, "picard", s0=begin, max_iterations=max_steps, backend="cpu")
     rest = np.isin(gone.status, ("converged", "rounding"))
     home = np.full(len(begin), -1)
-    points, searched, cycles, place = None, 0, [], np.full(len(begin), -1)
+    cycles: list[Cycle] = []
+    points, searched, place = None, 0, np.full(len(begin), -1)
     if search:
         settled = gone.s[rest]
         more = np.concatenate([settled, begin, _between(settled, starts // _BETWEEN, rng)])

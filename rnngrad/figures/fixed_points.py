@@ -39,7 +39,8 @@ def draw(ax: Any, result: Any) -> Any:
     for axis, name, share in ((ax.xaxis, "first", result.variance[0]), (ax.yaxis, "second", result.variance[1])):
         axis.set_label_text(f"{name} principal component ({share:.0%} of the variance)")
     count, stable = len(result.points), int(np.count_nonzero(result.unstable == 0))
-    what = "fixed points" if result.period == 1 else f"points of period {result.period}"
+    plural = "" if count == 1 else "s"
+    what = f"fixed point{plural}" if result.period == 1 else f"point{plural} of period {result.period}"
     others = count - stable
     title(ax, f"{count} {what} in {result.state_size} dimensions: {stable} stable, {others} unstable")
     legend_below(ax, 2)

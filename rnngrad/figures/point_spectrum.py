@@ -39,10 +39,19 @@ def draw(ax: Any, result: Any) -> Any:
         count, outside = (sum(op(getattr(result, name)) for name, *_ in _KINDS) for op in (np.size, _outside))
         title(ax, f"{outside} of {count} eigenvalues lie on or outside the unit circle")
     else:
-        ax.plot(result.end.real, result.end.imag, "o", ms=11, mfc="none", mec=BLACK, mew=1.2, label="largest |μ| there")
+        ax.plot(
+            result.end.real,
+            result.end.imag,
+            "o",
+            ms=11,
+            mfc="none",
+            mec=BLACK,
+            mew=1.2,
+            label="largest |μ| where the first trajectory ends",
+        )
         size = abs(result.end)
         says = "fade" if size < 1 else "grow" if size > 1 else "keep their size"
-        title(ax, f"Where the first trajectory ends, the largest |μ| is {short(size)}: gradients {says}")
+        title(ax, f"Where the first trajectory ends, gradients {says}: largest |μ| = {short(size)}")
     legend_below(ax, 1)
     return ax
 

@@ -72,8 +72,8 @@ Trajectories under the held input, from states of the record and from states wit
 leading principal components; with the points they come to rest at, the saddles between them, and along each saddle's
 unstable modes the ways out of it."""
 _POINT_SPECTRUM = """
-Eigenvalues μ of J = df/ds at each point. A point is stable if all of them lie inside the unit circle; the largest |μ| is
-the factor by which gradients change per step along a trajectory that has come to rest there, in the long run."""
+Eigenvalues μ of J = df/ds at each point. A point is stable if all of them lie inside the unit circle; the largest |μ|
+is the factor by which gradients change per step along a trajectory that has come to rest there, in the long run."""
 _SATURATION = """
 A gate below {s.low_level:g} is closed, one above {s.high_level:g} open; a tanh beyond ±{s.value_level:g} is flat.
 A saturated value passes next to no gradient; a forget or update gate that is open keeps it whole."""

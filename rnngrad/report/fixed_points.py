@@ -103,8 +103,12 @@ def _points(one: Settling, points: Any) -> list[dict[str, Any]]:
 
 
 def _kind(points: Points, k: int) -> str:
-    N = points.eigenvalues.shape[1]
-    return {0: "stable", N: "unstable in every direction"}.get(int(points.unstable[k]), "saddle")
+    return _called(int(points.unstable[k]), points.eigenvalues.shape[1])
+
+
+def _called(unstable: int, N: int) -> str:
+    """A point with so many unstable directions of N."""
+    return {0: "stable", N: "unstable in all directions"}.get(unstable, "saddle")
 
 
 def _point(name: str, kind: str, points: Points, k: int) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def _where(one: Settling, q: int) -> str:
         if one.points is None
         else "coming to rest, at none of the points",
         "moving": f"still moving after {one.steps} more steps",
-        "diverged": "leaves the finite numbers when followed on",
+        "diverged": "leaving the finite numbers when followed on",
     }[end]
 
 
@@ -179,7 +183,7 @@ def _found(one: Settling) -> str:
         text = "The state is large, so only points where the trajectories themselves come to rest were sought: found "
     counts = np.bincount(points.unstable) if len(points) else np.zeros(0, np.int64)
     parts = [
-        f"{_many(int(n), 'stable one')}" if k == 0 else f"{int(n)} with {_many(k, 'unstable direction')}"
+        f"{int(n)} {_called(k, points.eigenvalues.shape[1])}" + (f" with {_many(k, 'unstable direction')}" if k else "")
         for k, n in enumerate(counts)
         if n
     ]
@@ -206,36 +210,43 @@ def _rate(m: Measured, one: Settling) -> list[str]:
     """What the first trajectory's end says of gradients, beside what was measured."""
     end, k, sample = str(one.end[0]), int(one.end_index[0]), int(one.samples[0])
     if k < 0:
-        return [f"Sample {sample} is {_where(one, 0)}, so no ρ(J) says at what rate its gradients change in the long run."]
+        return [
+            f"Sample {sample} is {_where(one, 0)}, so no ρ(J) says at what rate its gradients change in the long run."
+        ]
     log_rate = float(one.log_rate[0])
     rate = short(float(np.exp(log_rate)))
     if end == "point":
         place, value = f"point {k + 1}", f"ρ(J) = {rate}"
     else:
-        place, value = f"cycle {k + 1}", f"the product of its Jacobians grows by {rate} per step"
+        place, value = f"cycle {k + 1}", f"the product of its Jacobians changes by {rate} per step"
     does = "fade" if log_rate < 0 else "grow" if log_rate > 0 else "keep their size"
     lines = [
-        f"Sample {sample} is {_where(one, 0)}. At {place} {value}: along a trajectory that stays there gradients {does} "
-        f"by this factor per step in the long run, ln ρ = {short(log_rate)}. {_measured(m, one)}"
+        f"Sample {sample} is {_where(one, 0)}. At {place} {value}: along a trajectory that stays there gradients "
+        f"{does} by this factor per step in the long run, ln ρ = {short(log_rate)}.",
+        _measured(m, sample),
     ]
     if end == "point" and one.points is not None and not one.points.stable[k]:
         lines.append("That point is unstable: the trajectory stays only because nothing disturbs it.")
     return lines
 
 
-def _measured(m: Measured, one: Settling) -> str:
+def _measured(m: Measured, sample: int) -> str:
     """Rates of the record itself."""
     parts = []
     if m.lyapunov is not None:
-        parts.append(f"its largest Lyapunov exponent along this record is {short(float(m.lyapunov.exponents[one.samples[0], 0]))}")
-    rate = float(m.constants.chain.rate)
-    if not np.isnan(rate):
+        parts.append(f"its largest Lyapunov exponent is {short(float(m.lyapunov.exponents[sample, 0]))}")
+    if not np.isnan(m.constants.chain.rate):
         every = " of all samples" if sum(m.held) > 1 else ""
-        parts.append(f"over the longer half of the lags the median norm of the chain Φ{every} changes by {short(rate)}")
+        parts.append(
+            f"the median norm of the chain Φ{every} changes by {short(m.constants.chain.rate)} over the longer half of "
+            "the lags"
+        )
     if not parts:
         return "The record is too short for a measured rate beside it."
-    text = " and ".join(parts)
-    return f"Measured, {text} per step (natural logarithm); they differ from ln ρ as far as the record is not at rest there."
+    return (
+        f"Measured along the record (natural logarithm, per step): {'; '.join(parts)}. Where these differ from ln ρ, "
+        "the record was not at rest there yet, or its lags are too short for a J that is not normal."
+    )
 
 
 def _undrawn(one: Settling) -> str:

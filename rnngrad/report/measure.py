@@ -88,8 +88,9 @@ class Measured(Result):
     ``lyapunov`` is None for a record that is too short, or too long for what it may cost. ``truncation`` is None where
     there is no finite gradient to compare with, ``weights`` or ``jacobians`` where the matrix is too large to
     decompose; a stack or a user's system has neither ``weights`` nor ``saturation``, and only a stack of several layers
-    has ``layers``. ``held`` says how many samples hold each input that does not change, () where inputs change,
-    and ``settled`` what the network does under the first of these inputs. ``cautions`` say where rounding took something from a number.
+    has ``layers``. ``held`` says how many samples hold each input that does not change, () where inputs change, and
+    ``settled`` what the network does under the first of these inputs. ``cautions`` say where rounding took something
+    from a number.
     """
 
     settings: Settings
@@ -148,7 +149,7 @@ def measure(
     *,
     held: bool = False,
 ) -> Measured:
-    """Run the analyses; ``tick`` hears the share that is done. ``held``: the input does not change, so fixed points too."""
+    """Run the analyses; ``tick`` hears the share that is done. ``held``: the input does not change: fixed points."""
     with one_blas_thread(), warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always", PrecisionWarning)  # part of the page, where the number is
         measured = _measure(traj, loss, settings, tick, held)
