@@ -60,6 +60,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_fixed_point_adjoint.py",
     "tests/test_fixed_point_find.py",
     "tests/test_fixed_point_curves.py",
+    "tests/test_report_fixed_points.py",
 ]
 
 #: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
@@ -387,6 +388,23 @@ MUTANTS = [
     ("fixed_point_curves: out of the interval and back is not seen", "fixedpoint/arc.py", "if low.way * high.way < 0 and inside(high):", "if False:"),
     ("fixed_point_curves: real eigenvalues that meet are events", "fixedpoint/arc.py", "if pairs * up < 0 or pairs * down < 0:", "if False:"),
     ("fixed_point_curves: modes of the transpose", "fixedpoint/portrait.py", "np.linalg.eig(J)", "np.linalg.eig(J[::-1, ::-1])"),
+    ("report_fixed_points: an input that changes late is held", "report/inputs.py", "bool((x == x[:1]).all())", "bool((x[:2] == x[:1]).all())"),
+    ("report_fixed_points: one step of an input tells", "report/inputs.py", "len(x) > 1 and", "len(x) > 0 and"),
+    ("report_fixed_points: masks are no part of the map", "report/inputs.py", "all(value.ndim < 3 for value in net.constants.values())", "True"),
+    ("report_fixed_points: the record is judged after it is cut", "report/job.py", "inputs.held(net, x)\n", "inputs.held(net, inputs.affordable(net, x))\n"),
+    ("report_fixed_points: different inputs are one", "analysis/settling.py", "groups.setdefault(row.tobytes(), [])", "groups.setdefault(b\"\", [])"),
+    ("report_fixed_points: input of the first sample for all", "analysis/settling.py", "np.ascontiguousarray(x[0, 0])", "np.ascontiguousarray(traj.x[0, 0])"),
+    ("report_fixed_points: rate of a cycle is not per step", "analysis/settled.py", "log_modulus(self.eigenvalues) / self.length", "log_modulus(self.eigenvalues)"),
+    ("report_fixed_points: a cycle's divisors are cycles of its length", "analysis/settling.py", "rows[number == one]] = len(cycles)", "rows[number == one]] = -1"),
+    ("report_fixed_points: trajectories end at the points of other starts", "analysis/settling.py", "home[rest] = points.point[: len(settled)]", "home[rest] = points.point[-len(settled) :]"),
+    ("report_fixed_points: no start leaves the trajectories", "analysis/settling.py", "taken += amount[:, None, None]", "taken += 0 * amount[:, None, None]"),
+    ("report_fixed_points: distance to where the trajectory began", "analysis/settling.py", "_away(begin[:Q], gone.s[:Q])", "_away(begin[:Q] + 1, gone.s[:Q])"),
+    ("report_fixed_points: a divergence is taken for movement", "analysis/settling.py", "(\"diverged\", \"outside\", \"invalid\")", "(\"outside\", \"invalid\")"),
+    ("report_fixed_points: condition of J", "analysis/settling.py", "condition(points.jacobian)", "condition(np.eye(traj.net.N) - points.jacobian)"),
+    ("report_fixed_points: rows without regard to the order of points", "report/fixed_points.py", "\"log_radius\": one.log_radius[k]", "\"log_radius\": one.log_radius[-1 - k]"),
+    ("report_fixed_points: exponent of the first sample for all inputs", "report/fixed_points.py", "m.lyapunov.exponents[sample, 0],", "m.lyapunov.exponents[0, 0],"),
+    ("report_fixed_points: starts cost nothing", "report/measure.py", "min(STARTS, room // _NEWTON)", "STARTS"),
+    ("report_fixed_points: figures of stable points hold the others", "analysis/settled.py", "stable=points.eigenvalues[points.stable]", "stable=points.eigenvalues[~points.stable]"),
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from .products import spaced, steps
 from .settled import Cycle, Settling
 
 _PATHS, _PATH_STEPS = 24, 100  # trajectories of the portrait, and their length
+_LEAST_NOISE = 0.1  # of the root mean square of the states
 _BETWEEN = 4  # starts for one that lies between states at rest
 
 
@@ -59,7 +60,8 @@ def settling(
         Which samples are followed; all by default. They hold one input.
     starts : int
         Further states that are followed, and from which Newton's method starts: states of these trajectories, every
-        second with noise of up to the root mean square of their states. 0: the trajectories' ends alone.
+        second with noise: from a tenth of the root mean square r of their states to max(1, r), log-uniform. 0: the
+        trajectories' ends alone.
     max_steps : int
         Steps by which the states are followed on, at most.
     search : bool
@@ -115,8 +117,9 @@ def _starts(states: NDArray, count: int, rng: np.random.Generator) -> NDArray:
     T, Q = len(states) - 1, states.shape[1]
     at = np.round(np.linspace(0, T, count)).astype(np.int64)
     taken = states[at, np.arange(count) % Q].astype(np.float64)
-    size = float(np.sqrt(np.mean(np.square(states.astype(np.float64)))))
-    amount = (size or 1.0) * rng.random(count) * (np.arange(count) % 2)
+    size = float(np.sqrt(np.mean(np.square(states.astype(np.float64))))) or 1.0
+    # states at rest near 0 say nothing of how far other points are, and for most cells that is about 1
+    amount = np.exp(rng.uniform(np.log(_LEAST_NOISE * size), np.log(max(size, 1.0)), count)) * (np.arange(count) % 2)
     taken += amount[:, None, None] * rng.standard_normal(taken.shape)
     return np.concatenate([states[-1], states[0], taken.astype(states.dtype)])
 
