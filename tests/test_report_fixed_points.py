@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from cases import CELLS
 from reports import network, sequence
 from test_report import Page, leaves
 
@@ -167,6 +168,20 @@ def test_an_lstm(dtype, tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell(cell, tmp_path):
+    """Each has one stable point here, which Newton's method finds from 0 too."""
+    net = network(cell, n=3)
+    net = net.replace(W=0.8 * net.W)  # an orthogonal matrix of odd size has the eigenvalue 1 or -1
+    index = report(net, held(T=40, m=2), tmp_path / "out")
+    (one,) = section(index)["each"]
+    fp = rg.solve_fixed_point(net, [0.3, 0.3], "newton")
+    assert fp.converged.all() and sum(one["outcome"].values()) == one["starts"]
+    radii = np.array([p["moduli"][0] for p in one["points"]])
+    assert np.abs(radii - fp.spectral_radius).min() < 1e-7
+
+
+@pytest.mark.usefixtures("quick")
 def test_no_section_where_the_input_changes(tmp_path):
     index = report(two_units(), sequence(T=40, m=1), tmp_path / "out")
     assert section(index) is None and "fixed point" not in text_of(index).lower()
@@ -236,7 +251,7 @@ def test_a_state_that_is_too_large_to_search(cost, searched, tmp_path, monkeypat
     (one,), text = section(index)["each"], text_of(index)
     assert one["starts"] == 2 and one["outcome"] == {"point" if searched else "rest": 2}
     if searched:
-        assert "only points where the trajectories themselves come to rest were sought: found 1 fixed point" in text
+        assert "started from the trajectories' ends alone; it found 1 fixed point" in text
         assert [(p["kind"], p["attracted"]) for p in one["points"]] == [("saddle", 2)]
     else:
         assert "too large to search" in text and one["points"] == [] and one["searched"] == 0
@@ -278,6 +293,18 @@ def test_no_fixed_point_is_said(tmp_path):
     assert (one["count"], one["slow"]) == (0, 1) and one["points"][0]["name"] == "slow point 1"
     np.testing.assert_allclose(one["points"][0]["residual"], 0.2, rtol=1e-6)
     assert "found no fixed point; and 1 slow point, where the state nearly rests" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_line_of_fixed_points_is_said(tmp_path):
+    system = rg.System(lambda s, x, p: (s[0] + 0 * s[1], 0.5 * s[1] + 0.3), n_state=2)
+    index = report(system, np.zeros((60, 1, 0)), tmp_path / "out")
+    (one,), text = section(index)["each"], text_of(index)
+    assert one["count"] > 20 and one["left_out"] == one["count"] - 12 == one["count"] - len(one["points"])
+    assert f"At {one['count']} of these I − J is singular to rounding" in text
+    assert f"{one['left_out']} more points are not in the table" in text
+    assert f"{one['count']} saddles with 1 unstable direction" in text and "gradients keep their size in the" in text
+    assert {p["condition"] for p in one["points"]} == {"inf"}
 
 
 def test_wrong_arguments():

@@ -48,6 +48,7 @@ def settling(
     starts: int = 128,
     max_steps: int = 1000,
     search: bool = True,
+    max_iterations: int = 200,
     seed: int | np.random.Generator = 0,
 ) -> Settling:
     """Follow trajectories on under their held input, and find the fixed points and cycles that organise them.
@@ -66,6 +67,8 @@ def settling(
         Steps by which the states are followed on, at most.
     search : bool
         Find fixed points and cycles (False where N is too large for it).
+    max_iterations : int
+        Of Newton's method from one start.
     seed : int or Generator
         Of the noise.
 
@@ -101,7 +104,8 @@ def settling(
     if search:
         settled = gone.s[rest]
         more = np.concatenate([settled, begin, _between(settled, starts // _BETWEEN, rng)])
-        points, searched = find_fixed_points(net, more, held, backend="cpu"), len(more)
+        points = find_fixed_points(net, more, held, max_iterations=max_iterations, backend="cpu")
+        searched = len(more)
         home[rest] = points.point[: len(settled)]
         cycles, place = _cycles(net, held, gone)
     return _settling(traj, samples, held, begin, gone, rest, home, points, searched, cycles, place, max_steps)

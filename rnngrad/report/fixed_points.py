@@ -79,7 +79,11 @@ def _one(m: Measured, i: int) -> dict[str, Any]:
         "stable": stable,
         "unstable": 0 if points is None else len(points) - stable,
         "slow": 0 if points is None else len(points.slow),
-        "text": [line for line in (_found(one), _unfound(one), _followed(one), *_rate(m, one), _undrawn(one)) if line],
+        "text": [
+            line
+            for line in (_found(one), _singular(one), _unfound(one), _followed(one), *_rate(m, one), _undrawn(one))
+            if line
+        ],
         "points": [] if points is None else _points(one, points),
         "cycles": [_cycle(k, cycle) for k, cycle in enumerate(one.cycles)],
         "ends": [_end(m, one, q) for q in range(len(one.samples))],
@@ -180,16 +184,34 @@ def _found(one: Settling) -> str:
             "they come to rest, and states between these) found "
         )
     else:
-        text = "The state is large, so only points where the trajectories themselves come to rest were sought: found "
+        text = "The state is large, so Newton's method started from the trajectories' ends alone; it found "
     counts = np.bincount(points.unstable) if len(points) else np.zeros(0, np.int64)
-    parts = [
-        f"{int(n)} {_called(k, points.eigenvalues.shape[1])}" + (f" with {_many(k, 'unstable direction')}" if k else "")
-        for k, n in enumerate(counts)
-        if n
-    ]
+    parts = [_count(int(n), k, points.eigenvalues.shape[1]) for k, n in enumerate(counts) if n]
     text += f"{_many(len(points), 'fixed point')}: {', '.join(parts)}" if parts else "no fixed point"
     text += f"; and {_many(len(points.slow), 'slow point')}, where the state nearly rests" if len(points.slow) else ""
     return text + ". Nothing proves that there are no others."
+
+
+def _count(n: int, unstable: int, N: int) -> str:
+    """So many points with so many unstable directions of N."""
+    kind = _called(unstable, N)
+    if kind != "saddle":
+        return f"{n} {kind}"
+    return f"{_many(n, kind)} with {_many(unstable, 'unstable direction')}"
+
+
+def _singular(one: Settling) -> str:
+    """Points that are not isolated, or nearly not."""
+    if one.points is None or not len(one.points):
+        return ""
+    limit = 1 / (one.points.eigenvalues.shape[1] * np.finfo(one.points.s.dtype).eps)  # beyond it rounding alone decides
+    count = int(np.count_nonzero(one.condition >= limit))
+    if not count:
+        return ""
+    return (
+        f"At {count} of these I − J is singular to rounding: such a point vanishes or splits at the next change of the "
+        "network, or is one of a line or surface of fixed points, of which the search shows as many as it had starts."
+    )
 
 
 def _unfound(one: Settling) -> str:
@@ -219,14 +241,15 @@ def _rate(m: Measured, one: Settling) -> list[str]:
         place, value = f"point {k + 1}", f"ρ(J) = {rate}"
     else:
         place, value = f"cycle {k + 1}", f"the product of its Jacobians changes by {rate} per step"
-    does = "fade" if log_rate < 0 else "grow" if log_rate > 0 else "keep their size"
+    does = "fade by this factor per step" if log_rate < 0 else "grow by this factor per step"
+    does = does if log_rate else "keep their size"
     lines = [
         f"Sample {sample} is {_where(one, 0)}. At {place} {value}: along a trajectory that stays there gradients "
-        f"{does} by this factor per step in the long run, ln ρ = {short(log_rate)}.",
+        f"{does} in the long run, ln ρ = {short(log_rate)}.",
         _measured(m, sample),
     ]
     if end == "point" and one.points is not None and not one.points.stable[k]:
-        lines.append("That point is unstable: the trajectory stays only because nothing disturbs it.")
+        lines.append("That point is not stable: the trajectory stays only because nothing disturbs it.")
     return lines
 
 

@@ -53,6 +53,7 @@ FOLLOWED = 8  # trajectories of each of them that are followed on
 STARTS = 128  # other states of each
 FEWEST_STARTS = 8  # fewer than these say nothing of what else there is
 FOLLOW_STEPS = 1000
+ITERATIONS = (50, 200)  # of Newton's method from one start: at least and at most, as N allows
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,10 @@ def _settled(traj: Trajectory) -> tuple[tuple[int, ...], tuple[Settling, ...]]:
     search = starts > 0 or room >= FOLLOWED * (_EIGEN + _SVD)  # the points where the trajectories end, at least
     each = len(looked_at) * (starts + 2 * FOLLOWED) * _multiplications(traj.net)
     steps = int(np.clip(_FOLLOW_COST // each, 10, FOLLOW_STEPS))
+    iterations = int(np.clip(room // (2 * starts + FOLLOWED), *ITERATIONS))
     return tuple(map(len, groups)), tuple(
-        settling(traj, group[:FOLLOWED], starts=starts, max_steps=steps, search=search) for group in looked_at
+        settling(traj, group[:FOLLOWED], starts=starts, max_steps=steps, search=search, max_iterations=iterations)
+        for group in looked_at
     )
 
 
