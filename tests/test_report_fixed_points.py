@@ -5,31 +5,12 @@ import json
 import numpy as np
 import pytest
 from cases import CELLS
-from reports import network, sequence
+from reports import ROOT, SLOPE, held, network, sequence, shifted, two_units
 from test_report import Page, leaves
 
 import rnngrad as rg
 from rnngrad.analysis import words
-from rnngrad.analysis.settling import held_inputs, settling
 from rnngrad.report import inputs, measure, report
-
-ROOT = 0.957504024  # h = tanh(2 h)
-SLOPE = 2 * (1 - ROOT**2)
-
-
-def two_units():
-    """h1 = tanh(2 h1), at rest in 0 when it starts there; h2 = tanh(h2/2 + x), a contraction."""
-    net = rg.Network.init("vanilla", 1, 2, seed=0)
-    return net.replace(W=np.diag([2.0, 0.5])[None], U=np.array([[[0.0], [1.0]]]), b=np.zeros((1, 2)))
-
-
-def shifted(weight):
-    """h = tanh(weight h) for s = h + 1: a trajectory from s = 0 moves."""
-    return rg.System(lambda s, x, p: (np.tanh(p[0] * (s[0] - 1)) + 1,), n_state=1, params=[weight])
-
-
-def held(T=60, B=1, value=0.3, m=1, dtype="float64"):
-    return np.full((T, B, m), value, dtype)
 
 
 def section(index):
@@ -127,14 +108,6 @@ def test_a_system_that_oscillates(tmp_path):
     np.testing.assert_allclose(point["moduli"], [2.0], rtol=1e-9)
     text = text_of(index)
     assert "settled on a cycle" in text and "There is no portrait: it takes two states or more." in text
-
-
-def test_points_of_the_cycle():
-    s = settling(rg.rollout(shifted(-2.0), steps=60))
-    np.testing.assert_allclose(np.sort(s.cycles[0].s.ravel()), [1 - ROOT, 1 + ROOT], rtol=1e-8)
-    assert s.end_length.tolist() == [2] and s.portrait is None
-    assert len(s.spectrum.cycles) == 1 and np.isnan(s.spectrum.end)
-    assert s.spectrum.plot().get_title(loc="left") == "1 of 2 eigenvalues lie on or outside the unit circle"
 
 
 @pytest.mark.usefixtures("quick")
@@ -259,14 +232,6 @@ def test_a_state_that_is_too_large_to_search(cost, searched, tmp_path, monkeypat
         assert one["ends"][0]["log_rate"] is None and one["ends"][0]["distance"] < 1e-9
 
 
-def test_larger_states_have_fewer_starts(monkeypatch):
-    traj = rg.rollout(two_units(), held())
-    monkeypatch.setattr(measure, "_SEARCH_COST", 20 * 40 * 8)
-    monkeypatch.setattr(measure, "_FOLLOW_COST", 200 * 36 * 4)
-    (one,) = measure._settled(traj)[1]
-    assert one.starts == 2 + 20 and one.steps == 200
-
-
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("f", "params", "says"),
@@ -305,28 +270,3 @@ def test_a_line_of_fixed_points_is_said(tmp_path):
     assert f"{one['left_out']} more points are not in the table" in text
     assert f"{one['count']} saddles with 1 unstable direction" in text and "gradients keep their size in the" in text
     assert {p["condition"] for p in one["points"]} == {"inf"}
-
-
-def test_wrong_arguments():
-    net = two_units()
-    changing = rg.rollout(net, sequence(T=5, m=1))
-    with pytest.raises(ValueError, match=r"the input of traj changes in time"):
-        held_inputs(changing)
-    with pytest.raises(ValueError, match=r"the samples \[0, 1\] of traj do not hold one input all the time"):
-        settling(changing)
-    two = rg.rollout(net, np.tile([0.3, -0.2], (5, 1))[..., None])
-    with pytest.raises(ValueError, match=r"do not hold one input"):
-        settling(two)
-    with pytest.raises(ValueError, match=r"samples is 2"):
-        settling(two, [2])
-    assert [group.tolist() for group in held_inputs(two)] == [[0], [1]]
-    assert settling(two, [1], starts=0).x.tolist() == [-0.2]
-
-
-def test_the_search_is_repeatable_and_has_a_seed():
-    traj = rg.rollout(two_units(), held())
-    one, again, other = settling(traj), settling(traj), settling(traj, seed=1)
-    np.testing.assert_array_equal(one.points.end, again.points.end)
-    assert not np.array_equal(one.points.end, other.points.end) or not np.array_equal(
-        one.points.iterations, other.points.iterations
-    )
