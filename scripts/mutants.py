@@ -397,7 +397,7 @@ MUTANTS = [
     ("report_fixed_points: input of the first sample for all", "analysis/settling.py", "np.ascontiguousarray(x[0, 0])", "np.ascontiguousarray(traj.x[0, 0])"),
     ("report_fixed_points: rate of a cycle is not per step", "analysis/settled.py", "log_modulus(self.eigenvalues) / self.length", "log_modulus(self.eigenvalues)"),
     ("report_fixed_points: the cycle of a trajectory is lost", "analysis/settling.py", "rows[number == one]] = len(cycles)", "rows[number == one]] = -1"),
-    ("report_fixed_points: trajectories end at the points of other starts", "analysis/settling.py", "home[rest] = points.point[: len(settled)]", "home[rest] = points.point[-len(settled) :]"),
+    ("report_fixed_points: trajectories end at the points of other starts", "analysis/settling.py", "home[rest] = points.point[: len(settled)]", "home[rest] = points.point[: len(settled)][::-1]"),
     ("report_fixed_points: no start leaves the trajectories", "analysis/settling.py", "taken += amount[:, None, None]", "taken += 0 * amount[:, None, None]"),
     ("report_fixed_points: distance to where the trajectory began", "analysis/settling.py", "_away(begin[:Q], gone.s[:Q])", "_away(begin[:Q] + 1, gone.s[:Q])"),
     ("report_fixed_points: a divergence is taken for movement", "analysis/settling.py", "(\"diverged\", \"outside\", \"invalid\")", "(\"outside\", \"invalid\")"),

@@ -41,7 +41,8 @@ def report(
     """Write a folder that answers how far gradients travel in a network, and why: what ``rnngrad report`` runs.
 
     The folder holds index.html (self-contained), every figure as PNG and SVG with its numbers as .npz, and report.json
-    with every number of the text. It appears whole or not at all.
+    with every number of the text. It appears whole or not at all. Where the input of a Network or System never changes,
+    a section on fixed points says which there are, where the trajectories end, and what that means for gradients.
 
     Parameters
     ----------
