@@ -199,6 +199,19 @@ def test_samples_that_hold_different_inputs(tmp_path):
     assert "of all samples" in text_of(index)
 
 
+@pytest.mark.usefixtures("quick")
+def test_each_sample_has_its_own_rate(tmp_path):
+    """rho(J) = (1 - h^2)/2 of the second unit depends on the input."""
+    net = two_units().replace(W=np.diag([0.05, 0.5])[None])
+    index = report(net, np.tile([0.3, 1.0], (100, 1))[..., None], tmp_path / "out")
+    ends = [end for one in section(index)["each"] for end in one["ends"]]
+    h = rg.solve_fixed_point(net, [[0.3], [1.0]]).h[:, 1]
+    np.testing.assert_allclose([end["log_rate"] for end in ends], np.log((1 - h**2) / 2), rtol=1e-8)
+    np.testing.assert_allclose([end["exponent"] for end in ends], np.log((1 - h**2) / 2), rtol=1e-6)
+    for end in ends:
+        assert f"its largest Lyapunov exponent is {words.short(end['exponent'])}" in text_of(index)
+
+
 def test_figures_of_different_inputs(tmp_path):
     x = np.tile([0.3, -0.2], (40, 1))[..., None]
     names = {item.name for item in report(two_units(), x, tmp_path / "out").parent.iterdir()}
