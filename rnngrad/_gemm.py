@@ -8,6 +8,8 @@ tiling of the batch nor on the number of threads.
 The tile is written in LLVM's vector types because Numba cannot keep an array in registers.
 """
 
+import weakref
+
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
@@ -267,13 +269,29 @@ def _pack(start, stop, panels, matrix, transposed):
     fill_panels(panels, start, stop, matrix, transposed)
 
 
+_packed = {}  # id of an array -> (weak reference to it, {transposed: panels})
+
+
 def pack(weights, transposed=False):
-    """Panels of a stack of matrices (G, n, m) laid one below the other, (G n, m), or of the transpose of that."""
+    """Panels of a stack of matrices (G, n, m) laid one below the other, (G n, m), or of the transpose of that.
+
+    Those of an array that cannot change (a network's) are kept for as long as it lives.
+    """
+    constant = weights.flags.owndata and not weights.flags.writeable
+    if constant:
+        key = id(weights)
+        entry = _packed.get(key)
+        if entry is None or entry[0]() is not weights:
+            entry = _packed[key] = (weakref.ref(weights, lambda _: _packed.pop(key, None)), {})
+        if transposed in entry[1]:
+            return entry[1][transposed]
     matrix = weights.reshape(weights.shape[0] * weights.shape[1], weights.shape[2])
     n, depth = matrix.shape if transposed else matrix.shape[::-1]
     width = panel_width(n, matrix.itemsize)
     panels = empty((-(-n // width), depth, width), matrix.dtype)
     _pack(panels, matrix, transposed)
+    if constant:
+        entry[1][transposed] = panels
     return panels
 
 

@@ -20,6 +20,8 @@ import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
+from ._compiler import KernelCompiler
+
 _FLAGS = {
     # Python division semantics put a branch in every loop that divides and stop it from vectorising.
     "error_model": "numpy",
@@ -33,7 +35,7 @@ _PACKAGE = Path(__file__).parent
 def _digest() -> str:
     """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
-    sources = [_PACKAGE / name for name in ("_jit.py", "_gemm.py", "_math.py", "_dual.py")]
+    sources = [_PACKAGE / name for name in ("_compiler.py", "_jit.py", "_gemm.py", "_math.py", "_dual.py")]
     sources += sorted((_PACKAGE / "kernels").glob("*.py"))
     for folder in ("cells", "kernels/cpu"):
         sources += sorted((_PACKAGE / folder).rglob("*.py"))
@@ -185,15 +187,16 @@ def kernel(*key, tasks, work=lambda out, *rest: out.size, cached=True):
         function.__rnngrad_key__ = _name_apart(function, key)
         compiled = function
         if not config.DISABLE_JIT:
-            compiled = numba.njit(**_FLAGS, nogil=True)(function)
+            compiled = numba.njit(**_FLAGS, nogil=True, pipeline_class=KernelCompiler)(function)
             if cached and _cache_is_writable():
                 compiled._cache = _KernelCache(function)
 
         @functools.wraps(function)
         def launch(*args):
             count = tasks(*args)
-            threads = min(num_threads(), count) if work(*args) * args[0].itemsize >= 8 * _PARALLEL_WORK else 1
-            _run(compiled, args, count, threads)
+            time = work(*args) * args[0].itemsize / 8
+            threads = min(num_threads(), count) if time >= _PARALLEL_WORK else 1
+            _run(compiled, args, count, threads, int(time / (_PIECE_WORK * threads)))
 
         launch.compiled = compiled
         return launch
@@ -216,13 +219,16 @@ def num_threads() -> int:
     return int(given)
 
 
-def _run(compiled, args, count, threads):
-    """Call ``compiled(start, stop, *args)`` on consecutive pieces of the tasks, each thread taking the next one."""
+def _run(compiled, args, count, threads, pieces=1):
+    """Call ``compiled(start, stop, *args)`` on consecutive pieces of the tasks, each thread taking the next one.
+
+    ``pieces`` for each thread, if they are few, so that a slow thread does not hold up the rest.
+    """
     if threads <= 1:
         if count:
             compiled(0, count, *args)
         return
-    pieces = min(count, _PIECES * threads)  # more than one each, so that a slow thread does not hold up the rest
+    pieces = min(count, min(max(pieces, 1), _PIECES) * threads)
     cuts = [count * i // pieces for i in range(pieces + 1)]
     taken = itertools.count()
 
@@ -240,7 +246,8 @@ def _run(compiled, args, count, threads):
         future.result()
 
 
-_PIECES = 4
+_PIECES = 4  # at most
+_PIECE_WORK = 400_000  # nanoseconds a piece should take: between two of them a thread waits for Python
 _pools: dict[int, ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 

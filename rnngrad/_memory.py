@@ -31,15 +31,26 @@ def keep_bytes() -> int:
     return int(given) << 20
 
 
+class _Block:
+    """Bytes, and where they lie (asking NumPy for that takes as long as the rest of an allocation)."""
+
+    __slots__ = ("address", "bytes", "size")
+
+    def __init__(self, size: int) -> None:
+        self.bytes = np.empty(size, np.uint8)
+        self.size = size
+        self.address: int = self.bytes.ctypes.data
+
+
 class _Kept:
     """Unused blocks, the last used at the right."""
 
     def __init__(self) -> None:
-        self._blocks: deque[NDArray[np.uint8]] = deque()
+        self._blocks: deque[_Block] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> NDArray[np.uint8] | None:
+    def take(self, size: int) -> _Block | None:
         """A block of exactly ``size`` bytes, or None."""
         keep_bytes()  # a setting that cannot be read is said here, not where an array dies
         with self._lock:
@@ -51,7 +62,7 @@ class _Kept:
                     return block
         return None
 
-    def give(self, block: NDArray[np.uint8]) -> None:
+    def give(self, block: _Block) -> None:
         """Keep a block, and let the longest unused ones go when there are too many."""
         # Called when an array dies, which may be inside ``take`` on this very thread (the garbage collector): never
         # wait here. A block not kept is simply released.
@@ -77,8 +88,8 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_block")
 
-    def __init__(self, block: NDArray[np.uint8], shape: tuple[int, ...], dtype: np.dtype) -> None:
-        address = block.ctypes.data
+    def __init__(self, block: _Block, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        address = block.address
         self._block = block
         self.__array_interface__: dict[str, Any] = {
             "shape": shape,
@@ -102,13 +113,15 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     """An uninitialised C-contiguous array like ``numpy.empty``, aligned to 64 bytes."""
     dtype = np.dtype(dtype)
     size = int(math.prod(shape)) * dtype.itemsize
+    if size == 0:
+        return np.empty(shape, dtype)
     if size < _LARGE:
         block = np.empty(size + _ALIGN, np.uint8)
         start = -block.ctypes.data % _ALIGN
         return block[start : start + size].view(dtype).reshape(shape)
     wanted = _block_size(size)
     kept = _kept.take(wanted)
-    return np.asarray(_Lease(np.empty(wanted, np.uint8) if kept is None else kept, shape, dtype))
+    return np.asarray(_Lease(_Block(wanted) if kept is None else kept, shape, dtype))
 
 
 def empty_like(array: NDArray) -> NDArray:

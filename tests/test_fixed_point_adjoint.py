@@ -321,8 +321,8 @@ def test_max_iterations_bounds_products(method, monkeypatch):
         else:
             assert grads.iterations[0] <= limit and needed == grads.iterations[0]
         assert len(made) <= 2 * limit
-        if method != "iteration" and limit == 1000:
-            assert 2 * needed - 4 <= len(made) <= 2 * needed + 4
+        if method != "iteration" and limit == 1000:  # the random one need not be solved as far
+            assert needed < len(made) <= 2 * needed + 4
 
 
 def test_elimination_is_not_advised_to_who_eliminates():

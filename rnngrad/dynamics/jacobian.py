@@ -188,15 +188,24 @@ class FactoredJacobians:
         find_backend(self.backend).newton_directions(flat, regular, *self.arrays, self.net.W, second_weights(self.net))
         return d, regular
 
-    def adjoint_fixed_point(
-        self, z: NDArray, history: tuple[NDArray, NDArray, NDArray], settings: tuple[Any, ...], g: NDArray, at: NDArray
+    def linear_fixed_point(
+        self,
+        y: NDArray,
+        history: tuple[NDArray, NDArray, NDArray],
+        settings: tuple[Any, ...],
+        g: NDArray,
+        at: NDArray,
+        forward: bool,
     ) -> None:
-        """Iterate z <- z J + g of rows z, g (R, S, n) with the J of sample at[R] of a single step, in place.
+        """Iterate y <- y J + g of rows y, g (R, S, n) with the J of sample at[R] of a single step, in place.
 
-        ``history`` is (residuals, iterations, ends) and ``settings`` those of the kernels' fixed-point iteration.
+        ``forward``: of columns, y <- J y + g. ``history`` is (residuals, iterations, ends) and ``settings`` those of
+        the kernels' fixed-point iteration.
         """
-        find_backend(self.backend).adjoint_fixed_point(
-            z, *history, settings, g, at, self.arrays, self.net.W, second_weights(self.net), self._masks,
+        kernels = find_backend(self.backend)
+        run = kernels.tangent_fixed_point if forward else kernels.adjoint_fixed_point
+        run(
+            y, *history, settings, g, at, self.arrays, self.net.W, second_weights(self.net), self._masks,
             self.net.cell.emits_state,
         )  # fmt: skip
 

@@ -202,11 +202,19 @@ class DenseJacobians:
         find_backend(self.backend).dense_newton_directions(d.reshape(len(r), -1), regular, self.J)
         return d, regular
 
-    def adjoint_fixed_point(
-        self, z: NDArray, history: tuple[NDArray, NDArray, NDArray], settings: tuple[Any, ...], g: NDArray, at: NDArray
+    def linear_fixed_point(
+        self,
+        y: NDArray,
+        history: tuple[NDArray, NDArray, NDArray],
+        settings: tuple[Any, ...],
+        g: NDArray,
+        at: NDArray,
+        forward: bool,
     ) -> None:
-        """Iterate z <- z J + g; see :meth:`FactoredJacobians.adjoint_fixed_point`."""
-        find_backend(self.backend).dense_adjoint_fixed_point(z, *history, settings, g, at, self.J)
+        """Iterate y <- y J + g, or J y + g; see :meth:`FactoredJacobians.linear_fixed_point`."""
+        kernels = find_backend(self.backend)
+        run = kernels.dense_tangent_fixed_point if forward else kernels.dense_adjoint_fixed_point
+        run(y, *history, settings, g, at, self.J)
 
     def adjoint(
         self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None

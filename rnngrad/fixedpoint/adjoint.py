@@ -25,17 +25,18 @@ from ..gradients.assemble import Gradients, evaluate, explicit_gradients, readou
 from ..losses import Loss
 from . import spectrum
 from .linear import SOLVERS, directions, iteration
-from .maps import lengths_of
+from .maps import Clamped, lengths_of
 from .solve import FixedPoint, at_rest
 
 Method = Literal["iteration", "neumann", "cg", "gmres", "bicgstab", "lu"]
 _ROUNDS = 4  # of refinement
-_MARGIN, _LEAST = 0.1, 1e-13  # of the accuracy that is still missing; and no method reduces a residual further at once
+_MARGIN, _LEAST = 0.5, 1e-13  # of the accuracy that is still missing; no method reduces a residual further at once
+_TENTH = 0.1
 _WORKS_ANYWHERE = ("lu", "gmres")
 _EPS = float(np.finfo(np.float64).eps)
 _POINT = _EPS**0.5  # half of the digits of z must stand while h* moves as far as it is uncertain
-_STEPS = 8  # of Newton, with one Jacobian, to polish a fixed point
-_DENSE = 200  # state size up to which these are by elimination, whatever the method
+_POLISHED = _POINT / 50  # what the place of h* may change z by, where it is easily made better
+_STEPS = 12  # of Newton, with one Jacobian, to polish a fixed point
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,11 @@ def implicit_gradient(
     top[top == 0] = 1.0  # in units of it no square leaves the numbers
     g /= top[:, None, None]
     rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(_checks.integer("seed", seed, 0))
-    rest, local, beyond = _polished(fp, method, rng)
+    rest, local, beyond, inverse = _polished(fp, method, tol, limit, rng)
     if terms is not None:
         z, residual, error, iterations = _neumann(fp, local, g, _checks.integer("terms", terms, 1))
-        inverse = None
     else:
-        z, residual, error, iterations, inverse = _judged(fp, local, g, method, tol, limit, rng)
+        z, residual, error, iterations, inverse = _judged(fp, local, g, method, tol, limit, inverse)
     error = error + _uncertain(fp, local, beyond, z, inverse, method, tol, limit)
     with np.errstate(over="ignore"):
         z = z * top[:, None, None]
@@ -165,60 +165,79 @@ def implicit_gradient(
     )  # fmt: skip
 
 
-def _polished(fp: FixedPoint, method: str, rng: np.random.Generator) -> tuple[Trajectory, Any, Any]:
-    """One step at the fixed points in float64, its Jacobians, and those as far away as the points are uncertain.
+def _polished(
+    fp: FixedPoint, method: str, tol: float, limit: int, rng: np.random.Generator
+) -> tuple[Trajectory, Any, Any, NDArray[np.float64]]:
+    """One step at the fixed points in float64, its Jacobians, those as far away as the points are uncertain, and an
+    estimate of ||(I - J)^-1||.
 
-    That is a Newton step further on, from a residual that is wrong by the rounding of s*.
+    Uncertain they are by a Newton step, from a residual that is wrong by the rounding of s*. It is taken while it could
+    change z by more than ``tol`` and a part of what is allowed, and halves the residual.
     """
-    net, s = fp.map.net, fp.s.astype(np.float64)
-    if net.dtype != np.float64:
-        net = net.astype("float64")
-    here = dataclasses.replace(fp.map, net=net, x=fp.map.x.astype(np.float64))
-    local = local_jacobians(here.trajectory(s))
-    step = directions(local, s.shape, method == "lu" or s[0].size <= _DENSE)
-    r = here.image(s) - s
-    size, moved = lengths_of(r), False
-    for _ in range(_STEPS):
-        trial = s + step(r)
-        new = here.image(trial) - trial
-        better = lengths_of(new) <= size / 2
-        better &= size > 0
+    here, traj = fp.map, fp.step
+    if here.net.dtype != np.float64:
+        here = dataclasses.replace(here, net=here.net.astype("float64"), x=here.x.astype(np.float64))
+        traj = here.trajectory(fp.s.astype(np.float64))
+    local = local_jacobians(traj)
+    inverse = _inverse_norm(fp, local, method, limit, rng)
+    usual = inverse * min(1.0, 2 / np.sqrt(fp.s[0].size))  # twice what a direction grows by in the mean
+    step = directions(local, fp.s.shape, method, limit)
+    noise = _EPS * rng.uniform(-2, 2, fp.s.shape)
+    moved = False
+    for left in range(_STEPS, -1, -1):
+        r = traj.states[1] - traj.states[0]
+        size, s = lengths_of(r), traj.states[0]
+        away = step(r + noise * np.abs(s))
+        lost = ~np.isfinite(away).all(axis=(1, 2))
+        if lost.any():
+            raise _failure(fp, local, method, np.flatnonzero(lost), "no Newton step can be taken from h*")
+        short = lengths_of(away) * usual <= max(tol, _POLISHED) * np.maximum(1.0, lengths_of(s))
+        if left == 0 or short.all():
+            break
+        trial = here.trajectory(s + away)
+        better = lengths_of(trial.states[1] - trial.states[0]) <= size / 2
+        better &= ~short
         if not better.any():
             break
-        s[better], r[better], size[better], moved = trial[better], new[better], lengths_of(new[better]), True
-    rest = at_rest(here, s)
-    local = local_jacobians(rest) if moved else local
-    away = step(r + _EPS * np.abs(s) * rng.standard_normal(s.shape))
-    lost = ~np.isfinite(away).all(axis=(1, 2))
-    if lost.any():
-        raise _failure(fp, local, method, np.flatnonzero(lost), "no Newton step can be taken from h*")
-    return rest, local, local_jacobians(at_rest(here, s + away))
+        traj, moved = _chosen(here, trial, traj, better), True
+    if moved:
+        local = local_jacobians(traj)
+    return at_rest(traj), local, local_jacobians(here.trajectory(traj.states[0] + away)), inverse
+
+
+def _chosen(here: Clamped, trial: Trajectory, traj: Trajectory, better: NDArray[np.bool_]) -> Trajectory:
+    """The trial for the samples where it is better."""
+    if better.all():
+        return trial
+    return here.trajectory(np.where(better[:, None, None], trial.states[0], traj.states[0]))
 
 
 def _uncertain(
-    fp: FixedPoint, local: Any, beyond: Any, z: NDArray, inverse: NDArray | None, method: str, tol: float, limit: int
+    fp: FixedPoint, local: Any, beyond: Any, z: NDArray, inverse: NDArray, method: str, tol: float, limit: int
 ) -> NDArray[np.float64]:
     """Relative change of z as the Jacobians become those ``beyond``; raises where it is not small.
 
     To first order it solves the adjoint for z (J' - J): at most ``inverse`` times as long, and solved for only where
     that is not enough.
     """
-    at, none = np.arange(len(z)), np.zeros_like(z)
-    change = _misses(beyond, z, none, at) - _misses(local, z, none, at)
+    at = np.arange(len(z))
+    change = _times_jacobian(beyond, z, at) - _times_jacobian(local, z, at)
     size, allowed = lengths_of(z), max(tol, _POINT)
     size[size == 0] = 1.0
-    if inverse is None:
-        out = lengths_of(SOLVERS["lu"](local, change, at, limit, 0.0)[0]) / size
-    else:
-        out = lengths_of(change) * inverse / size
-        open_ = np.flatnonzero(~(out <= allowed))
-        if open_.size:
-            solved, _, done = SOLVERS[method](local, change[open_], at[open_], limit, _MARGIN)
-            out[open_[done]] = lengths_of(solved[done]) / size[open_[done]]
+    out = lengths_of(change) * inverse / size
+    open_ = np.flatnonzero(~(out <= allowed))
+    if open_.size:
+        solved, _, done = _solver(method)(local, change[open_], at[open_], limit, _TENTH)
+        out[open_[done]] = lengths_of(solved[done]) / size[open_[done]]
     bad = np.flatnonzero(~(out <= allowed))
     if bad.size:
         raise _failure(fp, local, method, bad, "h* is not known well enough", change=out)
     return out
+
+
+def _solver(method: str) -> Any:
+    """How judgements about a method's answer are solved for: as that is, those about a series by elimination."""
+    return SOLVERS.get(method, SOLVERS["lu"])
 
 
 def of_one_step(loss: Any, y: NDArray) -> Any:
@@ -235,8 +254,13 @@ def of_one_step(loss: Any, y: NDArray) -> Any:
 
 def _misses(local: Any, z: NDArray, g: NDArray, at: NDArray) -> NDArray:
     """g - (z - z J) of rows z, g (R, S, n), each at its place."""
+    return _times_jacobian(local, z, at) + (g - z)
+
+
+def _times_jacobian(local: Any, z: NDArray, at: NDArray) -> NDArray:
+    """z J of rows z (R, S, n), each at its place."""
     zJ, exponents = local.adjoint(z, np.zeros(len(z), np.int64), at, 1, 1)
-    return g - z + np.ldexp(zJ[0], exponents[0].astype(np.int32)[:, None, None])
+    return np.ldexp(zJ[0], exponents[0].astype(np.int32)[:, None, None]) if exponents.any() else zJ[0]
 
 
 def _neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArray, ...]:
@@ -257,49 +281,63 @@ def _neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArra
 
 
 def _judged(
-    fp: FixedPoint, local: Any, g: NDArray, method: str, tol: float, limit: int, rng: np.random.Generator
+    fp: FixedPoint, local: Any, g: NDArray, method: str, tol: float, limit: int, inverse: NDArray
 ) -> tuple[NDArray, ...]:
     """z, residual, error, iterations and ||(I - J)^-1||; raises for a sample whose answer cannot be trusted."""
-    B, N = len(g), g[0].size
+    B, at = len(g), np.arange(len(g))
     scale = lengths_of(g)
     scale[scale == 0] = 1.0
-    probes = rng.standard_normal(g.shape)
-    probes /= lengths_of(probes)[:, None, None]
-    wanted = np.concatenate([g / scale[:, None, None], probes])
-    at = np.concatenate([np.arange(B), np.arange(B)])
-    z, iterations = np.zeros_like(wanted), np.zeros(2 * B, np.int64)
-    misses, open_ = wanted, np.arange(2 * B)
-    residual, error = np.ones(2 * B), np.ones(2 * B)
+    wanted = g / scale[:, None, None]
+    z, iterations = np.zeros_like(wanted), np.zeros(B, np.int64)
+    misses, open_ = wanted, at
+    residual, error = np.ones(B), np.ones(B)
     for _ in range(_ROUNDS):
         if method != "lu" and int(iterations[open_].max()) >= limit:
             what = f"{limit} products with J leave an error of {error[open_].max():.2g}"
-            raise _failure(fp, local, method, np.unique(at[open_]), what)
-        reduction = float(np.clip(_MARGIN * tol / error[open_].max(), _LEAST, _MARGIN))
+            raise _failure(fp, local, method, open_, what)
+        aim = float((tol / (error * inverse)[open_]).min())  # of the residual: what it may be over what it is
         left_over = limit - int(iterations[open_].max())
-        step, count, done = SOLVERS[method](local, misses, at[open_], left_over, reduction)
+        step, count, done = SOLVERS[method](
+            local, misses, open_, left_over, float(np.clip(_MARGIN * aim, _LEAST, _TENTH))
+        )
         iterations[open_] += count
         if not done.all():
-            bad = np.unique(at[open_[~done]])
-            raise _failure(fp, local, method, bad, f"not converged in {int(iterations.max())} iterations")
+            raise _failure(fp, local, method, open_[~done], f"not converged in {int(iterations.max())} iterations")
         z[open_] += step
-        misses = _misses(local, z[open_], wanted[open_], at[open_])
+        misses = _misses(local, z[open_], wanted[open_], open_)
         residual[open_] = lengths_of(misses)
         size = lengths_of(z)
-        inverse = np.sqrt(N) * size[B:]  # of a random direction the expected share is 1/sqrt(N) of the largest
-        singular = ~(inverse < 1 / (np.sqrt(N) * N * 100 * _EPS))  # or not a number
-        if singular.any():
-            raise _failure(fp, local, method, np.flatnonzero(singular), "the inverse of I - J is beyond rounding")
-        inverse = np.maximum(inverse, size[:B])
+        inverse = np.maximum(inverse, size)
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.where(residual > 0, residual * inverse[at] / size, 0.0)
+            error = np.where(residual > 0, residual * inverse / size, 0.0)
         left = ~(error[open_] <= tol)
         misses, open_ = misses[left], open_[left]
         if not open_.size:
             break
     else:
         what = f"an error of {tol:g} cannot be reached: the estimate is {error.max():.2g}"
-        raise _failure(fp, local, method, np.unique(at[open_]), what)
-    return z[:B] * scale[:, None, None], residual[:B], error[:B], iterations[:B], inverse
+        raise _failure(fp, local, method, open_, what)
+    return z * scale[:, None, None], residual, error, iterations, inverse
+
+
+def _inverse_norm(fp: FixedPoint, local: Any, method: str, limit: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """An estimate of ||(I - J)^-1|| for each sample: how long the answer to a random right-hand side becomes.
+
+    It is solved until a direction with the expected share 1/sqrt(N) of it must be right to a tenth.
+    """
+    shape = fp.s.shape
+    N, at = int(np.prod(shape[1:])), np.arange(shape[0])
+    probes = rng.uniform(-1, 1, shape)
+    probes /= lengths_of(probes)[:, None, None]
+    z, count, done = _solver(method)(local, probes, at, limit, _TENTH / np.sqrt(N))
+    if not done.all():
+        bad = at[~done]
+        raise _failure(fp, local, method, bad, f"not converged in {int(count[bad].max())} iterations")
+    inverse = np.sqrt(N) * lengths_of(z)
+    singular = ~(inverse < 1 / (np.sqrt(N) * N * 100 * _EPS))  # or not a number
+    if singular.any():
+        raise _failure(fp, local, method, np.flatnonzero(singular), "the inverse of I - J is beyond rounding")
+    return inverse
 
 
 def _failure(
@@ -316,7 +354,7 @@ def _failure(
         return SingularError(f"J is not finite at the fixed point of sample {b}: f has no derivative there")
     condition, radius = spectrum.condition(J), spectrum.moduli(J).max(axis=1)
     worst = int(np.argmax(condition if change is None else change[bad]))
-    lost = change is not None and not change[bad[worst]] < _MARGIN
+    lost = change is not None and not change[bad[worst]] < _TENTH
     if lost or condition[worst] * J.shape[1] * _EPS >= 1:
         return SingularError(
             f"I - J is singular at the fixed point of sample {int(bad[worst])} (condition number "

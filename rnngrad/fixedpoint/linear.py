@@ -16,32 +16,45 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, bicgstab, cg, gmres
 
 from .._blas import one_blas_thread
+from ..dynamics.rollout import tile_rows
 from ..kernels import backend as find_backend
 from .maps import lengths_of
-from .solve import TILE, history_arrays
+from .solve import history_arrays
 from .spectrum import products
 
 _RESTART = 100  # of GMRES
 
-_ROUGHLY = 1e-4  # relative residual of a step that is refined by further ones
+_ROUGHLY = 0.05  # relative residual of a step that is refined by further ones
+_DENSE = 200  # state size up to which these are by elimination, but for the iteration
 
 Solved = tuple[NDArray, NDArray[np.int64], NDArray[np.bool_]]
 
 
-def iteration(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float, *, terms: int | None = None) -> Solved:
-    """z <- z J + g (Almeida 1987; Pineda 1987); ``terms`` = K stops at sum over k < K of g J^k."""
+def iteration(
+    local: Any,
+    g: NDArray,
+    at: NDArray,
+    limit: int,
+    reduction: float,
+    *,
+    terms: int | None = None,
+    forward: bool = False,
+) -> Solved:
+    """z <- z J + g (Almeida 1987; Pineda 1987); ``terms`` = K stops at sum over k < K of g J^k.
+
+    ``forward``: of columns, z <- J z + g.
+    """
     scale = lengths_of(g)
     scale[scale == 0] = 1.0
     g = g / scale[:, None, None]
     z = g.copy()
     limit = (limit if terms is None else terms) - 1  # the first residual takes a product too
-    settings = (reduction if terms is None else -1.0, limit, 0, 1.0, TILE)
+    settings = (reduction if terms is None else -1.0, limit, 0, 1.0, tile_rows(g.shape[2]))
     history = history_arrays(limit, len(g))
-    local.adjoint_fixed_point(z, history, settings, g, at)
+    local.linear_fixed_point(z, history, settings, g, at, forward)
     kernels = find_backend()
-    done = np.isin(
-        history[2], (kernels.CONVERGED, kernels.STALLED)
-    )  # stalled at rounding: refinement goes on from there
+    ends = history[2]
+    done = (ends == kernels.CONVERGED) | (ends == kernels.STALLED)  # at rounding: refinement goes on from there
     return z * scale[:, None, None], history[1] + 1, done
 
 
@@ -62,13 +75,23 @@ def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Sol
     return z, np.zeros(len(g), np.int64), done
 
 
-def directions(local: Any, shape: tuple[int, ...], dense: bool) -> Callable[[NDArray], NDArray]:
-    """r -> (I - J)^-1 r of rows r (B, S, n), one for each sample; NaN where that is not to be had.
+def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> Callable[[NDArray], NDArray]:
+    """r -> (I - J)^-1 r of rows r (B, S, n), one for each sample, roughly; NaN where that is not to be had.
 
-    ``dense``: one elimination for all that follow; otherwise GMRES, to four digits.
+    By the iteration, if that is the method, with ``limit`` products; else by one elimination for all that follow, or,
+    of large states, by GMRES.
     """
     B, N = shape[0], int(np.prod(shape[1:]))
-    if dense:
+    if method == "iteration":
+        at = np.arange(B)
+
+        def steps(r: NDArray) -> NDArray:
+            d, _, done = iteration(local, r, at, limit, _ROUGHLY, forward=True)
+            d[~done] = np.nan
+            return d
+
+        return steps
+    if method == "lu" or N <= _DENSE:
         with one_blas_thread():
             factors = [scipy.linalg.lapack.dgetrf(np.eye(N) - J) for J in local.dense()[0]]
 
@@ -84,11 +107,11 @@ def directions(local: Any, shape: tuple[int, ...], dense: bool) -> Callable[[NDA
             found, failed = gmres(A, r, rtol=_ROUGHLY, atol=0.0, restart=_RESTART, maxiter=10)
             return found if failed == 0 else np.full(N, np.nan)
 
-    def steps(r: NDArray) -> NDArray:
+    def one_by_one(r: NDArray) -> NDArray:
         with one_blas_thread():
             return np.stack([solved(b, r[b].ravel()) for b in range(B)]).reshape(shape) if B else np.zeros(shape)
 
-    return steps
+    return one_by_one
 
 
 def krylov(solver: Callable[..., Any], normal: bool, **options: Any) -> Callable[..., Solved]:

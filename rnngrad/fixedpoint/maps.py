@@ -88,8 +88,8 @@ def lengths_of(rows: NDArray) -> NDArray[np.float64]:
     flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:]))).astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
         out = np.sqrt(np.einsum("ri,ri->r", flat, flat))
-        far = ~((out > _LEAST) & (out < _LARGEST))  # the squares may have left the numbers
-        if far.any():
+        if not (out.min(initial=1.0) > _LEAST and out.max(initial=1.0) < _LARGEST):  # squares may have left the numbers
+            far = ~((out > _LEAST) & (out < _LARGEST))
             top = np.abs(flat[far]).max(axis=1, initial=0.0)
             scale = np.where((top > 0) & np.isfinite(top), top, 1.0)
             own = flat[far] / scale[:, None]

@@ -14,7 +14,16 @@ from .. import _checks
 from .._memory import empty
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import Trajectory, constants, drive, hidden, initial_state, readout, second_weights
+from ..dynamics.rollout import (
+    Trajectory,
+    constants,
+    drive,
+    hidden,
+    initial_state,
+    readout,
+    second_weights,
+    tile_rows,
+)
 from ..dynamics.system import System
 from ..errors import ConvergenceError
 from ..kernels import backend as find_backend
@@ -28,7 +37,6 @@ _CYCLES = 16  # periods up to which a state that does not settle is looked at
 _SETTLED = 1e-8  # of a step: what comes back so close is on a cycle; a slow spiral comes back nearly, each time
 _RETURNED = 1e-3  # of a step, at most, where rounding is more than that
 _TAIL = 10  # iterations whose mean is the measured contraction
-TILE = 8  # samples that iterate together
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,14 @@ class FixedPoint(Result):
         return self.status == "converged"
 
     @cached_property
+    def step(self) -> Trajectory:
+        """One step of f from the states, (2, B, S, n): s and f(s)."""
+        return self.map.trajectory(self.s)
+
+    @cached_property
     def traj(self) -> Trajectory:
         """One step at the fixed points, from s* to s*: what Jacobians and gradients are taken of."""
-        return at_rest(self.map, self.s)
+        return at_rest(self.step)
 
     @cached_property
     def local(self) -> Any:
@@ -195,25 +208,27 @@ def solve_fixed_point(
         residuals, iterations, status = done.history, done.iterations, done.status
         s = done.s
     else:
-        settings = (tol, limit, window if method == "anderson" else 0, damping, TILE)
+        settings = (tol, limit, window if method == "anderson" else 0, damping, tile_rows(here.net.n))
         residuals, iterations, status = iterate(here, s, settings)
     status[invalid] = "invalid"
     residual = residuals[iterations, np.arange(len(s))]
     status[~np.isfinite(residual) & (iterations == 0) & ~invalid] = "outside"
-    rest = at_rest(here, s)
-    return FixedPoint(
+    last = here.trajectory(s)
+    rest = at_rest(last)
+    fp = FixedPoint(
         s=s, h=rest.h[0], y=rest.y[0], residual=residual, iterations=iterations, history=residuals,
         contraction=contraction(residuals, iterations), status=status, cycle=cycles(here, s, status, residual),
         method=method, tol=tol, map=here,
     )  # fmt: skip
+    fp.__dict__.update(step=last, traj=rest)  # cached, so that nobody takes this step again
+    return fp
 
 
-def at_rest(here: Clamped, s: NDArray) -> Trajectory:
-    """The trajectory of one step that starts and ends at s (R, S, n)."""
-    traj = here.trajectory(s)
-    states = np.stack([s, s])
-    h = hidden(here.net, states[1:], here.backend)
-    y = readout(here.net, np.ascontiguousarray(h), here.backend)
+def at_rest(traj: Trajectory) -> Trajectory:
+    """The trajectory of one step from fixed points, as one that ends where it starts."""
+    net, states = traj.net, np.repeat(traj.states[:1], 2, axis=0)
+    h = hidden(net, states[1:], traj.backend)
+    y = readout(net, np.ascontiguousarray(h), traj.backend)
     return dataclasses.replace(traj, states=states, h=h, y=y)
 
 

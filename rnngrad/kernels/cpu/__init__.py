@@ -14,8 +14,10 @@ from .fixed_point import (
     STALLED,
     adjoint_fixed_point,
     dense_adjoint_fixed_point,
+    dense_tangent_fixed_point,
     fixed_point,
     system_fixed_point,
+    tangent_fixed_point,
 )
 from .frames import dense_frames, tangent_frames
 from .jacobian import dense, factors
@@ -50,6 +52,7 @@ __all__ = [
     "dense_chain_norms",
     "dense_frames",
     "dense_newton_directions",
+    "dense_tangent_fixed_point",
     "factors",
     "fixed_point",
     "fold",
@@ -67,6 +70,7 @@ __all__ = [
     "system_jacobian",
     "system_rollout",
     "tangent_chain",
+    "tangent_fixed_point",
     "tangent_frames",
     "update",
     "update_vjp",

@@ -1,7 +1,7 @@
 """Iterations s <- g(s) of many samples at once, plain or accelerated: forward to a fixed point, and its adjoint.
 
 The iteration knows nothing of what it iterates: ``_make`` takes the map as two loop nests, ``room(like, system)`` for
-its scratch and ``apply(new, s, first, scratch, system)`` for new[r] = g(s[r]) of the samples first + r.
+its scratch and ``apply(pair, first, scratch, system)`` for pair[1, r] = g(pair[0, r]) of the samples first + r.
 """
 
 import functools
@@ -13,9 +13,8 @@ from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..tuples import copy_rows
 from .rollout import step
 from .singular_values import dot
-from .steps import ADJOINT
+from .steps import ADJOINT, TANGENT, is_scaled
 
-factored_step, factored_room = ADJOINT["factored"]
 CONVERGED, LIMIT, NOT_FINITE, STALLED = range(4)  # why an iteration ended
 _PATIENCE = 50  # iterations without a smaller residual, next to rounding, after which it is as small as it gets
 
@@ -86,7 +85,7 @@ def _make(name, key, cached, room, apply, cost):
         eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
         near = _ROUNDING * eps * np.sqrt(N)
         flat, beta = s.reshape(B, N), s.dtype.type(damping)
-        image = np.empty((tile, S, n), s.dtype)
+        both = np.empty((2, tile, S, n), s.dtype)
         r = np.empty((tile, N), s.dtype)
         last_s, last_r = np.empty((tile, N), s.dtype), np.empty((tile, N), s.dtype)
         steps, changes = np.empty((tile, window, N), s.dtype), np.empty((tile, window, N), s.dtype)
@@ -102,16 +101,20 @@ def _make(name, key, cached, room, apply, cost):
             since[:rows] = 0
             live[:rows] = True
             left = rows
+            pair = both if rows == tile else np.empty((2, rows, S, n), s.dtype)
+            states = pair.reshape(2, rows, N)
+            for b in range(rows):
+                for i in range(N):
+                    states[0, b, i] = flat[b0 + b, i]
             k = 0
             while left > 0:
-                apply(image[:rows], s[b0 : b0 + rows], b0, scratch, system)
-                moved = image.reshape(tile, N)
+                apply(pair, b0, scratch, system)
                 for b in range(rows):
                     if not live[b]:
                         continue
-                    own, rb = flat[b0 + b], r[b]
+                    own, moved, rb = states[0, b], states[1, b], r[b]
                     for i in range(N):
-                        rb[i] = moved[b, i] - own[i]
+                        rb[i] = moved[i] - own[i]
                     size = np.sqrt(dot(rb, rb))
                     residuals[k, b0 + b] = size
                     since[b] = 0 if size < best[b] else since[b] + 1
@@ -131,6 +134,8 @@ def _make(name, key, cached, room, apply, cost):
                         iterations[b0 + b] = k
                         live[b] = False
                         left -= 1
+                        for i in range(N):
+                            flat[b0 + b, i] = own[i]
                         continue
                     if window == 0:
                         for i in range(N):
@@ -164,7 +169,7 @@ def fixed_point(cell, phi):
     drive[B, P, n], drive2[B, P2, n] are U x + b.
     """
     one_step = step(cell, phi)
-    S, P, P2 = cell.n_states, len(cell.gates), len(cell.gates2)
+    P, P2 = len(cell.gates), len(cell.gates2)
     E, Q = 0 if cell.emits_state else 1, 1 if cell.two_stage else 0
 
     @inner(cell.name, phi)
@@ -172,7 +177,6 @@ def fixed_point(cell, phi):
         rows, _, n = like.shape
         dtype = like.dtype
         return (
-            np.empty((2, rows, S, n), dtype),
             np.empty((1, rows, P, n), dtype),
             np.empty((1, rows, P2, n), dtype),
             np.empty((E, rows, n), dtype),
@@ -181,17 +185,14 @@ def fixed_point(cell, phi):
         )
 
     @inner(cell.name, phi)
-    def apply(new, s, first, scratch, system):
+    def apply(pair, first, scratch, system):
         drive, drive2, weights, consts = system
-        states, a, a2, e, q, lengths = scratch
-        rows = s.shape[0]
+        a, a2, e, q, lengths = scratch
+        rows = pair.shape[1]
         for r in range(rows):
-            copy_rows(states[0, r], s[r], 0)
             copy_rows(a[0, r], drive[first + r], 0)
             copy_rows(a2[0, r], drive2[first + r], 0)
-        one_step(states, a, a2, e, q, weights, consts[0], 0, lengths, 0, rows)
-        for r in range(rows):
-            copy_rows(new[r], states[1, r], 0)
+        one_step(pair, a, a2, e, q, weights, consts[0], 0, lengths, 0, rows)
 
     products = cell.recurrent + P2
     run = _make("fixed_point", (cell.name, phi), cell.built_in, room, apply, lambda s: products * s.shape[2])
@@ -212,48 +213,16 @@ def system_fixed_point(f):
         return np.empty(like.shape[2], like.dtype)
 
     @inner()
-    def apply(new, s, first, scratch, system):
+    def apply(pair, first, scratch, system):
         x, params = system
-        for r in range(s.shape[0]):
-            for i in range(s.shape[2]):
-                scratch[i] = s[r, 0, i]
+        for r in range(pair.shape[1]):
+            for i in range(pair.shape[3]):
+                scratch[i] = pair[0, r, 0, i]
             value = f(scratch, x[first + r], params)
-            for i in range(s.shape[2]):
-                new[r, 0, i] = value[i]
+            for i in range(pair.shape[3]):
+                pair[1, r, 0, i] = value[i]
 
     return _make("system_fixed_point", (), False, room, apply, lambda s: s.shape[2])
-
-
-@inner()
-def _factored_room(like, system):
-    return factored_room(system[0], like)
-
-
-@inner()
-def _factored_apply(new, y, first, scratch, system):
-    """new[r] = y[r] J + g[r]."""
-    jacobians, g, sample = system
-    factored_step(jacobians, scratch, y, new, sample[first : first + y.shape[0]], 0)
-    _add(new, g[first : first + y.shape[0]])
-
-
-@inner()
-def _dense_room(like, system):
-    return np.empty(0, np.int64)
-
-
-@inner()
-def _dense_apply(new, y, first, scratch, system):
-    J, g, sample = system
-    n = y.shape[2]
-    for r in range(y.shape[0]):
-        Jb = J[0, sample[first + r]]
-        for i in range(n):
-            new[r, 0, i] = 0
-        for k in range(n):
-            for i in range(n):
-                new[r, 0, i] += y[r, 0, k] * Jb[k, i]
-    _add(new, g[first : first + y.shape[0]])
 
 
 @inner()
@@ -264,17 +233,55 @@ def _add(new, g):
                 new[r, p, i] += g[r, p, i]
 
 
-_factored = _make("adjoint_fixed_point", ("factored",), True, _factored_room, _factored_apply, lambda s: s.shape[2])
-_dense = _make("adjoint_fixed_point", ("dense",), True, _dense_room, _dense_apply, lambda s: s.shape[2])
+@functools.cache
+def _linear(form, forward):
+    """Kernel of y <- y J + g, or of y <- J y + g, system = (Jacobians of one step, g, sample)."""
+    step, step_room = (TANGENT if forward else ADJOINT)[form]
+    one_by_one = form == "dense"  # whose step is of one sample
+
+    @inner(form, forward)
+    def room(like, system):
+        return step_room(system[0], like)
+
+    @inner(form, forward)
+    def apply(pair, first, scratch, system):
+        jacobians, g, sample = system
+        y, new = pair[0], pair[1]
+        if one_by_one:
+            for r in range(y.shape[0]):
+                at = first + r
+                step(jacobians, scratch, y[r : r + 1], new[r : r + 1], sample[at : at + 1], 0)
+        else:
+            step(jacobians, scratch, y, new, sample[first : first + y.shape[0]], 0)
+        _add(new, g[first : first + y.shape[0]])
+
+    name = "tangent_fixed_point" if forward else "adjoint_fixed_point"
+    return _make(name, (form,), True, room, apply, lambda s: s.shape[2])
+
+
+def _iterate(forward, y, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
+    weights = pack(W, transposed=forward), pack(W2, transposed=forward)
+    form, jacobians = "factored", (factors, weights, masks, emits_state, len(W))
+    if is_scaled(y.shape[1], factors[1].shape[3], len(W2), emits_state, masks[0][0, 0]):
+        form, jacobians = "scaled", (factors[1], weights[0])
+    _linear(form, forward)(y, residuals, iterations, ends, settings, (jacobians, g, sample))
 
 
 def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
     """The iteration z <- z J + g of rows z, g[R, S, n], each with the factored Jacobian of sample[r]; see _make."""
-    weights = pack(W), pack(W2)
-    jacobians = factors, weights, masks, emits_state, len(W)
-    _factored(z, residuals, iterations, ends, settings, (jacobians, g, sample))
+    _iterate(False, z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state)
+
+
+def tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state):
+    """The iteration d <- J d + r of columns d, r[R, S, n]; the rest as for ``adjoint_fixed_point``."""
+    _iterate(True, d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state)
 
 
 def dense_adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, J):
-    """The same for dense Jacobians J[1, B, N, N]."""
-    _dense(z, residuals, iterations, ends, settings, (J, g, sample))
+    """The iteration z <- z J + g for dense Jacobians J[1, B, N, N]."""
+    _linear("dense", False)(z, residuals, iterations, ends, settings, ((J,), g, sample))
+
+
+def dense_tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, J):
+    """The iteration d <- J d + r for dense Jacobians J[1, B, N, N]."""
+    _linear("dense", True)(d, residuals, iterations, ends, settings, ((J,), r, sample))

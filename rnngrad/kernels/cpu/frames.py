@@ -13,8 +13,7 @@ from ..._gemm import pack
 from ..._jit import MULTIPLY_ADDS, kernel
 from .orthonormalize import DEPENDENT, NOT_FINITE, next_interval, qr, room, stretch_limits
 from .scaling import rescale
-from .steps import TANGENT
-from .tangent import is_scaled
+from .steps import TANGENT, is_scaled
 
 
 def _make(form):

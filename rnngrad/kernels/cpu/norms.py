@@ -14,7 +14,7 @@ from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..tridiagonal import SETTLED, largest_eigenvalue
 from .scaling import normalize, rescale
 from .singular_values import dot
-from .steps import ADJOINT
+from .steps import ADJOINT, is_scaled
 
 
 @inner()
@@ -165,6 +165,7 @@ def _make(form):
 
 
 _factored_norms = _make("factored")
+_scaled_norms = _make("scaled")
 _dense_norms = _make("dense")
 
 
@@ -175,6 +176,9 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
     is the 2-norm, else Frobenius. NaN too where the iteration for the 2-norm did not settle.
     """
     weights = pack(W), pack(W2)
+    if is_scaled(eye.shape[1], factors[1].shape[3], len(W2), emits_state, masks[0][0, 0]):
+        _scaled_norms(out, times, eye, columns, spectral, (factors[1], weights[0]))
+        return
     _factored_norms(out, times, eye, columns, spectral, (factors, weights, masks, emits_state, len(W)))
 
 

@@ -12,59 +12,83 @@ from ..._jit import inner, kernel, unit
 ROWS = 64  # rows of one task: enough for a matrix product, few enough for the cache
 
 
-@intrinsic
-def _exponent_fields(typingctx, values, start, rows, count):
-    """Biased exponents of the largest magnitude of each row, as (the least, the greatest) of them.
+_LANES = 8
+
+
+def _fields(by_lane):
+    """Intrinsic: biased exponents of the largest magnitude of each row, as (the least, the greatest) of them.
 
     Row r is values[start + r count : start + (r + 1) count] of the flat array; a row of zeros has 0. Without its sign
-    bit a float is ordered as an integer, and NaN above all; integer maxima vectorise.
+    bit a float is ordered as an integer, and NaN above all; integer maxima vectorise. ``by_lane``: a row counts as
+    ``_LANES`` interleaved ones, which spares it the maximum over its lanes; its length is a multiple of them.
     """
-    dtype = values.dtype
 
-    def codegen(context, builder, signature, args):
-        bits, mantissa = (32, 23) if dtype == types.float32 else (64, 52)
-        integer, lanes = ir.IntType(bits), 8
-        vector, index_type = ir.VectorType(integer, lanes), ir.IntType(64)
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        data = builder.bitcast(array.data, integer.as_pointer())
-        start, rows, length = (context.cast(builder, args[i], signature.args[i], types.int64) for i in (1, 2, 3))
-        magnitude = ir.Constant(integer, (1 << (bits - 1)) - 1)
-        magnitudes = ir.Constant(vector, [magnitude] * lanes)
-        zeros = ir.Constant(vector, [ir.Constant(integer, 0)] * lanes)
-        lanes_value, one = ir.Constant(index_type, lanes), ir.Constant(index_type, 1)
-        whole = builder.sdiv(length, lanes_value)
-        reduce = builder.module.declare_intrinsic(
-            f"llvm.vector.reduce.umax.v{lanes}i{bits}", fnty=ir.FunctionType(integer, [vector])
-        )
-        tops, top = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, integer)
-        least = cgutils.alloca_once_value(builder, magnitude)
-        greatest = cgutils.alloca_once_value(builder, ir.Constant(integer, 0))
+    @intrinsic
+    def fields(typingctx, values, start, rows, count):
+        dtype = values.dtype
 
-        def keep(slot, value, which=">"):
-            old = builder.load(slot)
-            builder.store(builder.select(builder.icmp_unsigned(which, value, old), value, old), slot)
+        def codegen(context, builder, signature, args):
+            bits, mantissa = (32, 23) if dtype == types.float32 else (64, 52)
+            integer, index_type = ir.IntType(bits), ir.IntType(64)
+            vector = ir.VectorType(integer, _LANES)
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            data = builder.bitcast(array.data, integer.as_pointer())
+            start, rows, length = (context.cast(builder, args[i], signature.args[i], types.int64) for i in (1, 2, 3))
+            magnitude = ir.Constant(integer, (1 << (bits - 1)) - 1)
+            magnitudes = ir.Constant(vector, [magnitude] * _LANES)
+            zero = ir.Constant(integer, 0)
+            zeros = ir.Constant(vector, [zero] * _LANES)
+            lanes_value, one = ir.Constant(index_type, _LANES), ir.Constant(index_type, 1)
+            whole = builder.sdiv(length, lanes_value)
+            tops, top = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, integer)
+            first_least, first_greatest = (magnitudes, zeros) if by_lane else (magnitude, zero)
+            least = cgutils.alloca_once_value(builder, first_least)
+            greatest = cgutils.alloca_once_value(builder, first_greatest)
 
-        with cgutils.for_range(builder, rows, intp=index_type) as row:
-            first = builder.gep(data, [builder.add(start, builder.mul(row.index, length))])
-            builder.store(zeros, tops)
-            with cgutils.for_range(builder, whole) as loop:
-                address = builder.gep(first, [builder.mul(loop.index, lanes_value)])
-                value = builder.load(builder.bitcast(address, vector.as_pointer()), align=bits // 8)
-                keep(tops, builder.and_(value, magnitudes))
-            builder.store(builder.call(reduce, [builder.load(tops)]), top)
-            tail = builder.mul(whole, lanes_value)
-            with cgutils.for_range_slice(builder, tail, length, one, intp=index_type) as (i, _):
-                keep(top, builder.and_(builder.load(builder.gep(first, [i])), magnitude))
-            keep(least, builder.load(top), "<")
-            keep(greatest, builder.load(top))
+            def keep(slot, value, which=">"):
+                old = builder.load(slot)
+                builder.store(builder.select(builder.icmp_unsigned(which, value, old), value, old), slot)
 
-        def field(slot):
-            value = builder.lshr(builder.load(slot), ir.Constant(integer, mantissa))
-            return value if bits == 64 else builder.zext(value, index_type)
+            def over_lanes(which, value):
+                return builder.call(
+                    builder.module.declare_intrinsic(
+                        f"llvm.vector.reduce.{which}.v{_LANES}i{bits}", fnty=ir.FunctionType(integer, [vector])
+                    ),
+                    [value],
+                )
 
-        return context.make_tuple(builder, signature.return_type, (field(least), field(greatest)))
+            with cgutils.for_range(builder, rows, intp=index_type) as row:
+                first = builder.gep(data, [builder.add(start, builder.mul(row.index, length))])
+                builder.store(zeros, tops)
+                with cgutils.for_range(builder, whole) as loop:
+                    address = builder.gep(first, [builder.mul(loop.index, lanes_value)])
+                    value = builder.load(builder.bitcast(address, vector.as_pointer()), align=bits // 8)
+                    keep(tops, builder.and_(value, magnitudes))
+                if by_lane:
+                    largest = builder.load(tops)
+                else:
+                    builder.store(over_lanes("umax", builder.load(tops)), top)
+                    tail = builder.mul(whole, lanes_value)
+                    with cgutils.for_range_slice(builder, tail, length, one, intp=index_type) as (i, _):
+                        keep(top, builder.and_(builder.load(builder.gep(first, [i])), magnitude))
+                    largest = builder.load(top)
+                keep(least, largest, "<")
+                keep(greatest, largest)
 
-    return types.UniTuple(types.int64, 2)(values, start, rows, count), codegen
+            def field(which, slot):
+                value = builder.load(slot)
+                value = builder.lshr(over_lanes(which, value) if by_lane else value, ir.Constant(integer, mantissa))
+                return value if bits == 64 else builder.zext(value, index_type)
+
+            ends = field("umin", least), field("umax", greatest)
+            return context.make_tuple(builder, signature.return_type, ends)
+
+        return types.UniTuple(types.int64, 2)(values, start, rows, count), codegen
+
+    return fields
+
+
+_exponent_fields, _lane_fields = _fields(by_lane=False), _fields(by_lane=True)
 
 
 @unit
@@ -96,6 +120,10 @@ def _take_out(values, count, exponents, w):
     below the largest. Rows that are zero, or hold a NaN or an infinity, stay as they are.
     """
     bias, infinite, _ = _range(values)
+    if w > 0 and count % _LANES == 0:  # mostly every lane of every row is within range, and then so are the rows
+        least, greatest = _lane_fields(values, 0, exponents.size, count)
+        if least - bias >= -w and greatest - bias <= w:
+            return True
     least, greatest = _exponent_fields(values, 0, exponents.size, count)
     if least - bias >= -w and greatest - bias <= w:
         return True
@@ -159,6 +187,9 @@ if config.DISABLE_JIT:  # interpreted kernels: the same number by NumPy
         block = values.reshape(-1)[start : start + rows * count].reshape(rows, count).view(f"u{values.itemsize}")
         fields = (block & block.dtype.type((1 << (bits - 1)) - 1)).max(axis=1, initial=0) >> mantissa
         return int(fields.min()), int(fields.max())
+
+    def _lane_fields(values, start, rows, count):
+        return _exponent_fields(values, start, rows * _LANES, count // _LANES)  # other lanes, to the same end
 
     def _multiply(flat, start, count, exponent):
         with np.errstate(over="ignore", under="ignore"):

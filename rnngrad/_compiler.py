@@ -1,0 +1,74 @@
+"""Numba's compiler with one step more: a kernel borrows its arrays from the caller and does not count references.
+
+Every view of an array, such as a slice ``states[t, b0:b1]`` in a loop over steps, counts a reference to the owner of
+its memory with an atomic operation, twice. Threads that work on one array then fight for the cache line of that count.
+The caller holds the arrays while a kernel runs, so the counts are of no use: here the owner is taken off every array
+that a kernel is given, and an array without an owner is not counted. Arrays made inside a kernel keep theirs.
+"""
+
+from numba.core import cgutils, ir, types
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import FunctionPass, register_pass
+from numba.core.untyped_passes import IRProcessing
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _borrowed(typingctx, value):
+    """The same array without its owner; of a tuple, every array in it. Anything else as it is."""
+
+    def codegen(context, builder, signature, args):
+        def borrow(kind, value):
+            if isinstance(kind, types.Array):
+                array = context.make_array(kind)(context, builder, value)
+                array.meminfo = cgutils.get_null_value(array.meminfo.type)
+                array.parent = cgutils.get_null_value(array.parent.type)
+                return array._getvalue()
+            if isinstance(kind, types.BaseTuple):
+                items = [borrow(item, builder.extract_value(value, i)) for i, item in enumerate(kind)]
+                return context.make_tuple(builder, kind, items)
+            return value
+
+        return borrow(signature.args[0], args[0])
+
+    return value(value), codegen
+
+
+@register_pass(mutates_CFG=False, analysis_only=False)
+class _BorrowArguments(FunctionPass):
+    """Replace every argument by ``_borrowed`` of it, where the function begins."""
+
+    _name = "rnngrad_borrow_arguments"
+
+    def __init__(self):
+        FunctionPass.__init__(self)
+
+    def run_pass(self, state):
+        block = state.func_ir.blocks[min(state.func_ir.blocks)]
+        body = []
+
+        def assign(value, target):
+            body.append(ir.Assign(value, target, statement.loc))
+            state.func_ir._definitions[target.name] = [value]
+
+        for statement in block.body:
+            if isinstance(statement, ir.Assign) and isinstance(statement.value, ir.Arg):
+                scope, loc = statement.target.scope, statement.loc
+                given, function = scope.redefine("given", loc), scope.redefine("borrowed", loc)
+                assign(statement.value, given)
+                assign(ir.Global("_borrowed", _borrowed, loc), function)
+                assign(ir.Expr.call(function, [given], (), loc), statement.target)
+            else:
+                body.append(statement)
+        block.body = body
+        return True
+
+
+class KernelCompiler(CompilerBase):
+    """The usual pipeline, and the arguments borrowed."""
+
+    def define_pipelines(self):
+        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        passes.add_pass_after(_BorrowArguments, IRProcessing)
+        passes.finalize()
+        return [passes]
