@@ -35,7 +35,6 @@ _TENTH = 0.1
 _WORKS_ANYWHERE = ("lu", "gmres")
 _EPS = float(np.finfo(np.float64).eps)
 _POINT = _EPS**0.5  # half of the digits of z must stand while h* moves as far as it is uncertain
-_POLISHED = _POINT / 50  # what the place of h* may change z by, where it is easily made better
 _STEPS = 12  # of Newton, with one Jacobian, to polish a fixed point
 
 
@@ -126,8 +125,8 @@ def implicit_gradient(
 
     Notes
     -----
-    In float64 also for a network in float32: with its weights, s* is polished by Newton steps (with one Jacobian) while
-    each halves the residual, and J and df/dw are taken there. dL/ds* is that of the y of ``fp``.
+    In float64 also for a network in float32: with its weights, s* is polished by Newton steps (with one Jacobian) until
+    where it is may change z by ``tol`` at most, or they help no more, and J and df/dw are taken there. dL/ds* is that of the y of ``fp``.
     """
     _checks.choice("method", method, (*SOLVERS, "neumann"))
     if (method == "neumann") != (terms is not None):
@@ -172,7 +171,7 @@ def _polished(
     estimate of ||(I - J)^-1||.
 
     Uncertain they are by a Newton step, from a residual that is wrong by the rounding of s*. It is taken while it could
-    change z by more than ``tol`` and a part of what is allowed, and halves the residual.
+    change z by more than ``tol``, and halves the residual.
     """
     here, traj = fp.map, fp.step
     if here.net.dtype != np.float64:
@@ -191,7 +190,7 @@ def _polished(
         lost = ~np.isfinite(away).all(axis=(1, 2))
         if lost.any():
             raise _failure(fp, local, method, np.flatnonzero(lost), "no Newton step can be taken from h*")
-        short = lengths_of(away) * usual <= max(tol, _POLISHED) * np.maximum(1.0, lengths_of(s))
+        short = lengths_of(away) * usual <= tol * np.maximum(1.0, lengths_of(s))
         if left == 0 or short.all():
             break
         trial = here.trajectory(s + away)
