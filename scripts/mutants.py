@@ -2,6 +2,7 @@
 
     python scripts/mutants.py                 every mutant
     python scripts/mutants.py --only lstm     those whose name holds the word
+    python scripts/mutants.py --tests lyapunov,chain   with the test files whose name holds one of the words
     python scripts/mutants.py --json out.json results as data
 
 Each mutant is a copy of the package in which one piece of text was replaced. The tests run on it interpreted
@@ -56,6 +57,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_verdict.py",
     "tests/test_backends.py",
     "tests/test_cuda_simulator.py",
+    "tests/test_newton_directions.py",
     "tests/test_fixed_point_solve.py",
     "tests/test_fixed_point_adjoint.py",
     "tests/test_fixed_point_find.py",
@@ -351,7 +353,7 @@ MUTANTS = [
     ("cuda_simulator: norms: columns of the block forgotten", "kernels/cuda/norms.py", "r, c = item // columns, first + item % columns", "r, c = item // columns, item % columns"),
     ("cuda_simulator: norms: last two Lanczos vectors not orthogonal", "kernels/cuda/norms.py", "Q[w + i] -= b[j - 1] * Q[q - R + i]", "Q[w + i] -= 0.0 * Q[q - R + i]"),
     ("backends: CUDA without a look at what is missing", "kernels/__init__.py", "        _cuda.require()\n", ""),
-    ("fixed_point_solve: Picard steps back", "kernels/cpu/fixed_point.py", "rb[i] = moved[b, i] - own[i]", "rb[i] = own[i] - moved[b, i]"),
+    ("fixed_point_solve: Picard steps back", "kernels/cpu/fixed_point.py", "rb[i] = moved[i] - own[i]", "rb[i] = own[i] - moved[i]"),
     ("fixed_point_solve: Anderson mixes the states only", "kernels/cpu/fixed_point.py", "s[i] -= g * (steps[a, i] + beta * changes[a, i])", "s[i] -= g * steps[a, i]"),
     ("fixed_point_solve: Anderson in the order of the ring", "kernels/cpu/fixed_point.py", "order[j] = (k - 1 - j) % window", "order[j] = (k + j) % window"),
     ("fixed_point_solve: dependent rows are kept", "kernels/cpu/fixed_point.py", "if not pivot > eps * gram[a, a]:", "if not pivot > -1e300:"),
@@ -364,18 +366,25 @@ MUTANTS = [
     ("fixed_point_solve: no way on where Arnoldi fails", "fixedpoint/spectrum.py", "except ArpackError:", "except KeyError:"),
     ("fixed_point_adjoint: J in place of its transpose", "fixedpoint/linear.py", "g[r].ravel(), trans=1)", "g[r].ravel(), trans=0)"),
     ("fixed_point_adjoint: one term too many", "fixedpoint/linear.py", "(limit if terms is None else terms) - 1", "(limit if terms is None else terms)"),
-    ("fixed_point_adjoint: no random right-hand side", "fixedpoint/adjoint.py", "probes = rng.standard_normal(g.shape)", "probes = g + 1e-300 * rng.standard_normal(g.shape)"),
+    ("fixed_point_adjoint: no random right-hand side", "fixedpoint/adjoint.py", "probes = rng.uniform(-1, 1, shape)", "probes = np.ones(shape)"),
     ("fixed_point_adjoint: answers are not refined", "fixedpoint/adjoint.py", "left = ~(error[open_] <= tol)", "left = ~(error[open_] <= 1e6)"),
-    ("fixed_point_adjoint: what did not converge is an answer", "fixedpoint/adjoint.py", "if not done.all():", "if False:"),
+    ("fixed_point_adjoint: what did not converge is an answer", "fixedpoint/adjoint.py", "if not done.all():\n            raise _failure(fp, local, method, open_[~done]", "if False:\n            raise _failure(fp, local, method, open_[~done]"),
     ("fixed_point_adjoint: the point is not polished", "fixedpoint/adjoint.py", "if not better.any():", "if True:"),
     ("fixed_point_adjoint: the point is taken as exact", "fixedpoint/adjoint.py", "bad = np.flatnonzero(~(out <= allowed))", "bad = np.flatnonzero(out < 0)"),
     ("fixed_point_adjoint: what the point leaves is not in the error", "fixedpoint/adjoint.py", "error = error + _uncertain(", "error = error + 0 * _uncertain("),
-    ("fixed_point_adjoint: s* has no rounding", "fixedpoint/adjoint.py", "r + _EPS * np.abs(s) *", "r + 0 * np.abs(s) *"),
-    ("fixed_point_adjoint: J in float32", "fixedpoint/adjoint.py", "return rest, local, local_jacobians(at_rest(here, s + away))", "return rest, fp.local.in_float64(), fp.local.in_float64()"),
-    ("fixed_point_adjoint: lengths whose squares are no numbers", "fixedpoint/maps.py", "if far.any():", "if False:"),
+    ("fixed_point_adjoint: s* has no rounding", "fixedpoint/adjoint.py", "away = step(r + noise * np.abs(s))", "away = step(r)"),
+    ("fixed_point_adjoint: J in float32", "fixedpoint/adjoint.py", "return at_rest(traj), local, local_jacobians(here.trajectory(traj.states[0] + away))", "return at_rest(traj), fp.local.in_float64(), fp.local.in_float64()"),
+    ("fixed_point_adjoint: lengths whose squares are no numbers", "fixedpoint/maps.py", "if not (out.min(initial=1.0) > _LEAST", "if False and not (out.min(initial=1.0) > _LEAST"),
     ("fixed_point_adjoint: products are not counted", "fixedpoint/linear.py", "if self.count == self.limit:", "if False:"),
     ("fixed_point_adjoint: the time axis of weights is lost", "fixedpoint/adjoint.py", "loss = dataclasses.replace(loss, weights=np.asarray(loss.weights)[None])", "pass"),
-    ("fixed_point_find: elimination without pivots", "kernels/cpu/linear.py", "if abs(A[i, k]) > abs(A[p, k]):", "if abs(A[i, k]) > 1e300:"),
+    ("fixed_point_find: rows exchanged in the block only", "kernels/cpu/linear.py", "upper[j], lower[j] = lower[j], upper[j]", "pass"),
+    ("fixed_point_find: the next block is not updated", "kernels/cpu/linear.py", "to[j] = -row[j0 + j]", "to[j] = 0"),
+    ("fixed_point_find: rows of a block of U taken as they are", "kernels/cpu/linear.py", "for q in range(kb - 1):", "for q in range(0):"),
+    ("fixed_point_find: a pivot of rounding is one", "kernels/cpu/linear.py", "if not largest > least:", "if not largest > 0:"),
+    ("fixed_point_adjoint: tangents iterate with the adjoint", "kernels/cpu/fixed_point.py", "step, step_room = (TANGENT if forward else ADJOINT)[form]", "step, step_room = ADJOINT[form]"),
+    ("fixed_point_adjoint: the inverse is as long as one answer", "fixedpoint/adjoint.py", "inverse = np.sqrt(N) * lengths_of(z)", "inverse = 0.01 * lengths_of(z)"),
+    ("fixed_point_adjoint: weights of another network", "_gemm.py", "if entry is None or entry[0]() is not weights:", "if entry is None:"),
+    ("fixed_point_find: elimination without pivots", "kernels/cpu/linear.py", "if abs(column[i]) > largest:", "if abs(column[i]) > 1e300:"),
     ("fixed_point_find: slow points are not led down to", "fixedpoint/newton.py", "mu[rows] = np.where(good, np.maximum(mu[rows] / 3, 1e-15), mu[rows] * 4)", "mu[rows] = mu[rows] * 4"),
     ("fixed_point_find: rounding is generous", "fixedpoint/newton.py", "_ROUNDING = 32", "_ROUNDING = 1e4"),
     ("fixed_point_find: copies of a point are kept", "fixedpoint/distinct.py", "near = lengths_of(flat[left] - flat[first]) <= radius[first]", "near = lengths_of(flat[left] - flat[first]) <= 0"),
@@ -460,10 +469,14 @@ def run(mutant: tuple[str, str, str, str], tests: list[str], timeout: float) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="run the mutants whose name or file holds this word")
+    parser.add_argument("--tests", default="", help="run the test files whose name holds one of these words, by commas")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds before a mutant counts as hung (killed)")
     parser.add_argument("--json", help="write the results here as well")
     arguments = parser.parse_args()
     tests = [test for test in TESTS if (ROOT / test).exists()]
+    tests = [test for test in tests if any(word in test for word in arguments.tests.split(","))]
+    if not tests:
+        raise SystemExit(f"--tests is {arguments.tests!r}; it must hold a part of the name of a test file")
     sane = run(("none", "cells/lstm.py", "STATES", "STATES"), tests, arguments.timeout)
     if sane["verdict"] != "survived":
         raise SystemExit(f"the tests fail without any mutant: {sane['tail']}")

@@ -126,7 +126,8 @@ def implicit_gradient(
     Notes
     -----
     In float64 also for a network in float32: with its weights, s* is polished by Newton steps (with one Jacobian) until
-    where it is may change z by ``tol`` at most, or they help no more, and J and df/dw are taken there. dL/ds* is that of the y of ``fp``.
+    where it is may change z by ``tol`` at most, or they help no more, and J and df/dw are taken there. dL/ds* is that
+    of the y of ``fp``.
     """
     _checks.choice("method", method, (*SOLVERS, "neumann"))
     if (method == "neumann") != (terms is not None):

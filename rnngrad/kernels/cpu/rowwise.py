@@ -85,6 +85,53 @@ def _scaled_rows(accumulate):
 scaled_rows, add_scaled_rows = _scaled_rows(False), _scaled_rows(True)
 
 
+@intrinsic
+def subtract_outer(typingctx, rows, n, f, f0, f_step, row, row0, out, out0, out_step):
+    """out[out0 + r out_step + i] -= f[f0 + r f_step] row[row0 + i], for r < rows and i < n rounded up to whole vectors.
+
+    Row and out may be parts of one array, if they do not overlap.
+    """
+    dtype = out.dtype
+    if f.dtype != dtype or row.dtype != dtype:
+        return None
+
+    def codegen(context, builder, signature, args):
+        scalar, size = context.get_value_type(dtype), dtype.bitwidth // 8
+        lanes = VECTOR_BYTES // size
+        vector, index_type = ir.VectorType(scalar, lanes), ir.IntType(64)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), 0)] * lanes)
+        fma = builder.module.declare_intrinsic(
+            f"llvm.fma.v{lanes}f{dtype.bitwidth}", fnty=ir.FunctionType(vector, [vector] * 3)
+        )
+
+        def integer(position):
+            return context.cast(builder, args[position], signature.args[position], types.int64)
+
+        def start(position, offset):
+            array = context.make_array(signature.args[position])(context, builder, args[position])
+            return builder.gep(array.data, [integer(offset)])
+
+        rows, n, f_step, out_step = integer(0), integer(1), integer(4), integer(9)
+        f, row, out = start(2, 3), start(5, 6), start(7, 8)
+        step = ir.Constant(index_type, lanes)
+        with cgutils.for_range(builder, rows, intp=index_type) as r:
+            factor = builder.load(builder.gep(f, [builder.mul(r.index, f_step)]))
+            factor = builder.fsub(ir.Constant(scalar, 0.0), factor)
+            head = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
+            spread = builder.shuffle_vector(head, undefined, first_lane)
+            own = builder.gep(out, [builder.mul(r.index, out_step)])
+            with cgutils.for_range_slice(builder, ir.Constant(index_type, 0), n, step, index_type) as (i, _):
+                x = builder.load(builder.bitcast(builder.gep(row, [i]), vector.as_pointer()), align=size)
+                to = builder.bitcast(builder.gep(own, [i]), vector.as_pointer())
+                y = builder.load(to, align=size)
+                value = builder.call(fma, [spread, x, y]) if FMA else builder.fadd(builder.fmul(spread, x), y)
+                builder.store(value, to, align=size)
+        return context.get_dummy_value()
+
+    return types.void(rows, n, f, f0, f_step, row, row0, out, out0, out_step), codegen
+
+
 if config.DISABLE_JIT:  # interpreted kernels: the same numbers by NumPy
 
     def _rows(array, first, rows, step, n):
@@ -97,6 +144,11 @@ if config.DISABLE_JIT:  # interpreted kernels: the same numbers by NumPy
     def add_scaled_rows(rows, n, a, a0, a_step, d, d0, out, out0, out_step):
         with np.errstate(all="ignore"):
             _rows(out, out0, rows, out_step, n)[...] += _rows(a, a0, rows, a_step, n) * d[d0 : d0 + n]
+
+    def subtract_outer(rows, n, f, f0, f_step, row, row0, out, out0, out_step):
+        with np.errstate(all="ignore"):
+            factors = _rows(f, f0, rows, f_step, 1)
+            _rows(out, out0, rows, out_step, n)[...] -= factors * row[row0 : row0 + n]
 
 
 @inner()
