@@ -54,6 +54,9 @@ def implicit_row(n: int, B: int, dtype: str, jax: Any) -> dict[str, Contender]:
         return lambda: jax.block_until_ready(run(params, xj))
 
     for name, make in (("jaxopt", _jaxopt), ("optimistix", _optimistix)):
+        if name == "optimistix" and dtype == "float32":  # its loop carries a float64 where JAX has 64-bit types on
+            print("optimistix does not run in float32 beside float64: left out")
+            continue
         try:
             out[name] = gradient(make(jax, f, tol, n, B))
         except ImportError:
