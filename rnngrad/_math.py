@@ -82,6 +82,13 @@ def _range(x):
 
 
 @unit
+def exp_minus(x):
+    """e^-|x|; where that is below the normal numbers, the smallest of them about."""
+    scale, p = _split(_minus_abs(x, _range(x)))
+    return scale + scale * p
+
+
+@unit
 def tanh_slope(x):
     """(tanh x, 1 - tanh^2 x)."""
     T = type(x)
@@ -116,7 +123,7 @@ def logistic(x):
 
 
 @unit
-def _softplus(x):
+def softplus(x):
     """log(1 + e^x) = max(x, 0) + 2 artanh(e/(2+e)), e = e^-|x|: the argument never exceeds 1/3."""
     T = type(x)
     scale, p = _split(_minus_abs(x, _range(x)))
@@ -155,7 +162,7 @@ def phi(kind, x):
         return x if not x <= T(0.0) else T(0.0)  # a NaN stays a NaN
     if kind == IDENTITY:
         return x
-    return _softplus(x)
+    return softplus(x)
 
 
 @unit
@@ -171,7 +178,7 @@ def phi_slope(kind, x):
         return (x, T(1.0)) if not x <= T(0.0) else (T(0.0), T(0.0))
     if kind == IDENTITY:
         return x, T(1.0)
-    return _softplus(x), logistic(x)
+    return softplus(x), logistic(x)
 
 
 if config.DISABLE_JIT:  # interpreted kernels: Python floats have no bit view, and speed is of no concern

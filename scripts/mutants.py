@@ -92,7 +92,7 @@ MUTANTS = [
     ("lstm: declared zero that is none", "cells/lstm.py", "UPDATE_BY_GATE = ((1, 1, 1, 1)", "UPDATE_BY_GATE = ((1, 1, 1, 0)"),
     # activations
     ("relu: slope 1 below zero", "_math.py", "else (T(0.0), T(0.0))", "else (T(0.0), T(1.0))"),
-    ("softplus: slope of tanh", "_math.py", "return _softplus(x), logistic(x)", "return _softplus(x), tanh(x)"),
+    ("softplus: slope of tanh", "_math.py", "return softplus(x), logistic(x)", "return softplus(x), tanh(x)"),
     ("logistic: tails swapped", "_math.py", "s = small if x < T(0.0) else large", "s = large if x < T(0.0) else small"),
     ("tanh: slope of the logistic", "_math.py", "T(4.0) * e * r * r", "e * r * r"),
     # kernels
@@ -198,8 +198,8 @@ MUTANTS = [
     ("batchnorm: sample by sample, transposed", "dynamics/batchnorm.py", '"tbibj->tbij"', '"tbibj->tbji"'),
     ("layers: bias of the backward direction from the forward one", "interop/layout.py", '{part: f"{part}_l{layer}{reverse}" for part in PARTS}', '{part: f"{part}_l{layer}" + (reverse if "bias" not in part else "") for part in PARTS}'),
     # gradients and losses
-    ("loss: mask ignored in the derivative", "losses.py", "dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)", "dy = dy + 0"),
-    ("loss: squared error without 1/2", "losses.py", "return 0.5 * np.einsum", "return 1.0 * np.einsum"),
+    ("loss: mask ignored in the derivative", "kernels/cpu/loss.py", "out[i] = w * slope", "out[i] = slope"),
+    ("loss: squared error without 1/2", "loss_terms.py", "square_slope, scale=0.5)", "square_slope, scale=1.0)"),
     ("truncated: window one too long", "gradients/truncated.py", "for d in range(done, min(window, T)):", "for d in range(done, min(window + 1, T)):"),
     ("truncated: segment loses its last loss", "gradients/truncated.py", "injected = at > starts", "injected = at > starts + 1"),
     ("truncated: a walk that goes on repeats a step", "gradients/truncated.py", "done = max(done, min(window, T))", "done = max(done, min(window, T) - 1)"),

@@ -1,7 +1,7 @@
 """CPU kernels: parallel over batch tiles or rows, one BLAS thread inside each.
 
-A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``); plain kernels
-elsewhere.
+A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``) or per kind of loss;
+plain kernels elsewhere.
 """
 
 from .backprop import backprop
@@ -20,6 +20,7 @@ from .fixed_point import (
 from .frames import dense_frames, tangent_frames
 from .jacobian import dense, factors
 from .linear import dense_newton_directions, newton_directions
+from .loss import loss
 from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
@@ -57,6 +58,7 @@ __all__ = [
     "gated_slope",
     "graded_singular_values",
     "input_adjoint",
+    "loss",
     "orthonormalize",
     "outer",
     "output",

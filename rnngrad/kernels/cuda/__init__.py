@@ -12,6 +12,7 @@ from .backprop import backprop
 from .chain import adjoint_chain
 from .frames import tangent_frames
 from .jacobian import dense, factors
+from .loss import first_outside, loss, one_hot, total
 from .norms import chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
@@ -30,15 +31,19 @@ __all__ = [
     "dense",
     "factors",
     "first_not_finite",
+    "first_outside",
     "in_float64",
     "input_adjoint",
-    "outer",
+    "loss",
+    "one_hot",
     "orthonormalize",
+    "outer",
     "output",
     "output_vjp",
     "rollout",
     "tangent_chain",
     "tangent_frames",
+    "total",
 ]
 
 
