@@ -51,7 +51,9 @@ def concatenated(parts: Sequence[Any]) -> Any:
 
 
 def rows(array: Any, indices: Sequence[int]) -> Any:
-    """array[indices], a copy."""
+    """array[indices], a copy; without indices there is nothing to lie on a device."""
     if not _cuda.is_device_array(array):
         return array[list(indices)]
+    if not indices:
+        return np.empty((0, *array.shape[1:]), array.dtype)
     return concatenated([array[i : i + 1] for i in indices])

@@ -56,8 +56,8 @@ class Lent:
         code, bits, lanes = tensor.dtype.code, tensor.dtype.bits, tensor.dtype.lanes
         if code not in _KINDS or bits % 8 or lanes != 1:
             raise ValueError(
-                f"an array lent by DLPack has numbers of code {code}, {bits} bits and {lanes} lanes; they must be plain "
-                "integers or floats"
+                f"an array lent by DLPack has numbers of code {code}, {bits} bits and {lanes} lanes; they must be "
+                "plain integers or floats"
             )
         dtype = np.dtype(f"{_KINDS[code]}{bits // 8}")
         strides = None

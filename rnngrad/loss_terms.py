@@ -7,12 +7,11 @@ total = sum_j z_j; all are 0 for losses that are not ``normalized``.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from ._jit import unit
-from ._math import exp_minus, logistic, softplus
+from ._math import exp_minus, log, logistic, softplus
 
 
 @unit
@@ -24,7 +23,7 @@ def share(y, top):
 @unit
 def log_mass(mass):
     """ln of the sum of all shares."""
-    return type(mass)(math.log(mass))
+    return log(mass)
 
 
 @unit

@@ -21,8 +21,8 @@ from .steps import Steps
 class DeviceTrajectory(Steps):
     """States of a network along inputs that lie on the GPU.
 
-    :func:`rnngrad.jacobians` takes it and gives a device array; chains of Jacobians take it and give NumPy arrays. For
-    everything else there is :meth:`to_host`.
+    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms) and :func:`rnngrad.bptt` take it and
+    give device arrays. For everything else there is :meth:`to_host`.
 
     Attributes
     ----------

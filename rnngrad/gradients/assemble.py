@@ -91,7 +91,7 @@ class Gradients(OfParameters):
 
 @dataclass(frozen=True)
 class DeviceGradients(Gradients):
-    """Gradients along a :class:`rnngrad.DeviceTrajectory`: device arrays, all but ``loss``.
+    """Gradients along a :class:`rnngrad.DeviceTrajectory`: device arrays, all but ``loss`` and what has no elements.
 
     They have ``__cuda_array_interface__``, so CuPy and PyTorch read them in place.
     """
@@ -107,7 +107,8 @@ class DeviceGradients(Gradients):
             value = getattr(self, item.name)
             if item.name != "loss" and value is not None:
                 copies[item.name] = np.empty(value.shape, value.dtype)
-                _cuda.download(value, copies[item.name])
+                if value.size:
+                    _cuda.download(value, copies[item.name])
         return Gradients(loss=self.loss, **copies)
 
 
@@ -148,9 +149,7 @@ def readout_gradients(traj: Any, dy: NDArray, h: NDArray | None = None) -> dict[
     kernels = find_backend(traj.backend)
     dy = dy.reshape(-1, net.p)
     return {
-        "V": kernels.outer(
-            dy, 0, net.p, contiguous(traj.h if h is None else h).reshape(len(dy), net.n), net.n
-        ),
+        "V": kernels.outer(dy, 0, net.p, contiguous(traj.h if h is None else h).reshape(len(dy), net.n), net.n),
         "c": kernels.column_sums(dy),
     }
 

@@ -18,7 +18,15 @@ from ..dynamics.stack import StackTrajectory, reverse
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss
-from .assemble import DeviceGradients, Gradients, evaluate, explicit_gradients, output_adjoint, readout_gradients, recurrent_gradients
+from .assemble import (
+    DeviceGradients,
+    Gradients,
+    evaluate,
+    explicit_gradients,
+    output_adjoint,
+    readout_gradients,
+    recurrent_gradients,
+)
 from .stack import StackGradients
 from .truncated import full_adjoints, truncated_bptt
 

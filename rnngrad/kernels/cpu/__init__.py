@@ -1,7 +1,7 @@
 """CPU kernels: parallel over batch tiles or rows, one BLAS thread inside each.
 
-A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``) or per kind of loss;
-plain kernels elsewhere.
+A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``), or per kind
+of loss; plain kernels elsewhere.
 """
 
 from .backprop import backprop

@@ -13,12 +13,13 @@ from .chain import adjoint_chain
 from .frames import tangent_frames
 from .jacobian import dense, factors
 from .loss import first_outside, loss, one_hot, total
-from .norms import chain_norms
+from .norms import chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
-from .resident import contiguous, first_not_finite, in_float64
+from .resident import contiguous, first_not_finite, in_float64, swapped, unit_rows
 from .rollout import rollout
+from .scaling import fold, normalize
 from .tangent import tangent_chain
 
 __all__ = [
@@ -32,18 +33,23 @@ __all__ = [
     "factors",
     "first_not_finite",
     "first_outside",
+    "fold",
     "in_float64",
     "input_adjoint",
     "loss",
+    "normalize",
     "one_hot",
     "orthonormalize",
     "outer",
     "output",
     "output_vjp",
     "rollout",
+    "swapped",
     "tangent_chain",
     "tangent_frames",
     "total",
+    "unit_rows",
+    "unsettled",
 ]
 
 

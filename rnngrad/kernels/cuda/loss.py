@@ -163,7 +163,9 @@ def one_hot(labels, weights, p, dtype):
 def first_outside(target, weights, low, high):
     """The first t B + b with a number of target[t, b] that is not finite or not in [low, high]; -1 if all are."""
     bounds = (target.dtype.type(low), target.dtype.type(high))
-    return _first(make_outside(np.dtype(target.dtype)), target.size, lambda bad: (bad, target, _cuda.upload(weights), *bounds))
+    return _first(
+        make_outside(np.dtype(target.dtype)), target.size, lambda bad: (bad, target, _cuda.upload(weights), *bounds)
+    )
 
 
 def _first(kernel, items, arguments):
