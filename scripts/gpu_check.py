@@ -81,8 +81,8 @@ def results(
     """What every kernel makes of one network, by name."""
     traj = rg.rollout(net, x, s0, lengths, dropout=dropout, backend=backend)
     rng, dtype = np.random.default_rng(2), net.dtype
-    grads = rg.bptt(traj, rg.losses.squared_error(rng.standard_normal(traj.y.shape).astype(dtype)))
-    jacobians = local_jacobians(traj)
+    loss = rg.losses.squared_error(rng.standard_normal(traj.y.shape).astype(dtype))
+    grads, jacobians = rg.bptt(traj, loss), local_jacobians(traj)
     found = {"states": traj.states, "y": traj.y, "h": traj.h, "J": jacobians.dense(), "s": grads.s, "x": grads.x}
     found |= dict(grads.parameters())
     R, D = min(2 * traj.B, 70), min(traj.T, 8)
@@ -98,6 +98,9 @@ def results(
     carried = Carried.start(random_frames(traj.B, k, net.state_shape, np.float64, np.random.default_rng(3)))
     found["frames, logarithms"] = carry(jacobians.in_float64(), carried, 0, 1, traj.T)
     found["norms of products, logarithms"] = rg.jacobian_chain(traj).log_norms()
+    curvature = rg.Curvature(traj, loss)
+    v = rng.standard_normal((2, curvature.size)).astype(dtype)
+    found |= {"Hessian": curvature.hessian(v), "Gauss-Newton": curvature.gauss_newton(v)}
     # half as many vectors as numbers: far from dependent, so that R has digits in float32 too
     Y = rng.standard_normal((traj.B, max(1, min(net.N // 2, 40)), net.N)).astype(dtype)
     found["QR, vectors"], found["QR, R"], *_ = orthonormalize(Y, np.zeros(Y.shape[:2], np.int64), backend)

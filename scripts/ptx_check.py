@@ -36,6 +36,8 @@ from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
 from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, scaling, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
+from rnngrad.kernels.cuda.curvature import make as make_curvature
+from rnngrad.kernels.cuda.curvature import make_charged
 from rnngrad.kernels.cuda.loss import make as make_loss
 from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
@@ -58,6 +60,8 @@ ARGUMENTS = {
     "factors": f"{_FACTORS} f4 f4 f4 i1 f4 i",
     "output": "f3 f4 f4",
     "output_vjp": "f4 f3 f4 f4",
+    "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
+    "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
     "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
@@ -101,6 +105,12 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         if not cell.outputs_state:
             yield "output", f"output {cell.name}", make_output(cell, phi).body
             yield "output_vjp", f"output_vjp {cell.name}", make_output_vjp(cell, phi).body
+        if dtype == np.float64:  # dual numbers are in no other
+            for activation in cell.activations:
+                how, phi = f"{cell.name}, {activation}", ACTIVATIONS[activation]
+                yield "curvature", f"curvature {how}", make_curvature(cell, phi).body
+                if not cell.outputs_state:
+                    yield "curvature of outputs", f"curvature of outputs {how}", make_charged(cell, phi).body
         for activation in cell.activations if dtype == np.float32 else ():  # which is where literals can go wrong
             yield "unit", f"unit {cell.name}, {activation}", make_unit(cell, ACTIVATIONS[activation])
     yield "dense", "dense", jacobian.make_dense(dtype).body

@@ -347,24 +347,70 @@ def test_exponents_of_numbers(dtype):
         assert block.times_power(small, exponent) == np.ldexp(small, exponent)
 
 
+# ---------------------------------------------------------------- second derivatives
+
+
+def second_derivatives(case, backend, pairs=2):
+    """Products with the Hessian and the Gauss-Newton matrix, (K, P) each, from several directions at once."""
+    traj = on(case, backend)
+    curvature = rg.Curvature(traj, loss_of(case, traj))
+    v = np.random.default_rng(7).standard_normal((pairs, curvature.size)).astype(case.net.dtype)
+    return curvature.hessian(v), curvature.gauss_newton(v)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_second_derivatives_are_those_of_the_cpu(cell, dtype):
+    case = make_case(cell, n=3, T=5, lengths=UNEVEN, dtype=dtype)
+    cpu, cuda = (second_derivatives(case, backend) for backend in ("cpu", "cuda"))
+    for found, expected, what in zip(cuda, cpu, ("Hessian", "Gauss-Newton"), strict=True):
+        assert found.dtype == case.net.dtype
+        assert_close(found, expected, DTYPES[dtype], what)
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "activation"), [(c, a) for c in CELLS for a in rg.CELLS[c].activations if a != rg.CELLS[c].activation]
+)
+def test_second_derivatives_with_every_activation(cell, activation):
+    case = make_case(cell, activation, n=3, lengths=UNEVEN)
+    for found, expected in zip(second_derivatives(case, "cuda"), second_derivatives(case, "cpu"), strict=True):
+        assert_close(found, expected, 1e-12)
+
+
+@inside
+def test_second_derivatives_of_masked_networks_of_layers_and_in_pieces(monkeypatch):
+    from rnngrad.kernels.cuda import pieces
+
+    case = make_case("gru", T=6, lengths=[6, 4, 2])
+    stack = rg.Stack.init(["gru_delayed", "mgu"], n_inputs=3, n_hidden=[3, 2], n_outputs=2, bidirectional=True, seed=0)
+    for net, dropout in ((case.net, rg.Dropout(0.4, policy="step", seed=1)), (stack, None)):
+        found = []
+        for backend in ("cpu", "cuda"):
+            traj = rg.rollout(net, case.x, lengths=case.lengths, dropout=dropout, backend=backend)
+            curvature = rg.Curvature(traj, loss_of(case, traj))
+            v = np.random.default_rng(7).standard_normal((1, curvature.size))
+            found.append(curvature.hessian(v))
+        assert_close(found[1], found[0], 1e-12)
+    delayed, spans, in_spans = make_case("gru_delayed", n=3, lengths=UNEVEN), [], pieces.spans
+    whole = second_derivatives(delayed, "cuda")
+    monkeypatch.setattr(pieces, "spans", lambda *args: spans.append(args) or in_spans(*args))
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 12_000.0)
+    np.testing.assert_array_equal(second_derivatives(delayed, "cuda"), whole)
+    assert any(count == 5 and size < count for count, size in spans)
+
+
 # ---------------------------------------------------------------- what there is no kernel for
 
 
 @inside
-@pytest.mark.parametrize(
-    ("ask", "name"),
-    [
-        (lambda traj, loss: rg.hessian_vector_product(traj, loss, dict(rg.bptt(traj, loss).parameters())), "curvature"),
-        (lambda traj, loss: rg.jacobian_chain(traj).log_singular_values(5, 0), "graded singular values"),
-    ],
-    ids=["curvature", "singular values"],
-)
-def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu(ask, name):
-    case = make_case("lstm")
-    traj = on(case, "cuda")
-    loss = loss_of(case, traj)
-    with pytest.raises(rg.BackendError, match=rf"no CUDA kernel for {name}; use backend='cpu'"):
-        ask(traj, loss)
+def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu():
+    """Fixed points: their kernels are the CPU's."""
+    case = make_case("vanilla")
+    with pytest.raises(rg.BackendError, match="no CUDA kernel for fixed point; use backend='cpu'"):
+        rg.solve_fixed_point(case.net, case.x[0], backend="cuda")
 
 
 @inside

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import BackendError
 from .backprop import backprop
 from .chain import adjoint_chain
+from .curvature import curvature
 from .frames import tangent_frames
 from .jacobian import dense, factors
 from .loss import first_outside, loss, one_hot, total
@@ -29,6 +30,7 @@ __all__ = [
     "chain_norms",
     "column_sums",
     "contiguous",
+    "curvature",
     "dense",
     "factors",
     "first_not_finite",
