@@ -381,9 +381,7 @@ def test_second_derivatives_with_every_activation(cell, activation):
 
 
 @inside
-def test_second_derivatives_of_masked_networks_of_layers_and_in_pieces(monkeypatch):
-    from rnngrad.kernels.cuda import pieces
-
+def test_second_derivatives_of_masked_networks_and_of_layers():
     case = make_case("gru", T=6, lengths=[6, 4, 2])
     stack = rg.Stack.init(["gru_delayed", "mgu"], n_inputs=3, n_hidden=[3, 2], n_outputs=2, bidirectional=True, seed=0)
     for net, dropout in ((case.net, rg.Dropout(0.4, policy="step", seed=1)), (stack, None)):
@@ -394,12 +392,37 @@ def test_second_derivatives_of_masked_networks_of_layers_and_in_pieces(monkeypat
             v = np.random.default_rng(7).standard_normal((1, curvature.size))
             found.append(curvature.hessian(v))
         assert_close(found[1], found[0], 1e-12)
-    delayed, spans, in_spans = make_case("gru_delayed", n=3, lengths=UNEVEN), [], pieces.spans
-    whole = second_derivatives(delayed, "cuda")
+
+
+@inside
+@pytest.mark.parametrize("cell", ["gru_delayed", "continuous", "mgu"])
+def test_the_kernel_of_second_derivatives_in_pieces(cell, monkeypatch):
+    """Adjoints that do not end where a sequence does, as no loss makes them."""
+    from rnngrad.dynamics.rollout import constants
+    from rnngrad.kernels import backend
+    from rnngrad.kernels.cuda import pieces
+
+    case, rng, K = make_case(cell, n=2, T=6, lengths=[6, 4, 2]), np.random.default_rng(0), 2
+    traj = on(case, "cpu")
+    shapes = traj.states.shape, traj.a.shape, traj.a2.shape, traj.h.shape
+
+    def drawn(*which, rows=1):
+        return [rng.standard_normal((shapes[i][0], rows * shapes[i][1], *shapes[i][2:])) for i in which]
+
+    moved, charged, adjoints = drawn(0, 1, 2, rows=K), drawn(3, 3, 3, rows=K), drawn(0, 3, 3, 3)
+    start = drawn(0, 1, 2, rows=K)
+    rest = (moved, charged, (traj.states, traj.a, traj.a2), adjoints, traj.lengths, constants(case.net))
+    spans, in_spans = [], pieces.spans
     monkeypatch.setattr(pieces, "spans", lambda *args: spans.append(args) or in_spans(*args))
-    monkeypatch.setattr(_cuda, "free_bytes", lambda: 12_000.0)
-    np.testing.assert_array_equal(second_derivatives(delayed, "cuda"), whole)
-    assert any(count == 5 and size < count for count, size in spans)
+    found = []
+    for name, free in (("cpu", 0.0), ("cuda", 1e9), ("cuda", 5000.0)):
+        monkeypatch.setattr(_cuda, "free_bytes", lambda free=free: free)
+        found.append([array.copy() for array in start])
+        backend(name).curvature(case.net.cell, case.net.phi)(*found[-1], *rest)
+    assert any(size < count for count, size in spans)
+    for cpu, whole, cut in zip(*found, strict=True):
+        assert_close(whole, cpu, 1e-13)
+        np.testing.assert_array_equal(cut, whole)
 
 
 # ---------------------------------------------------------------- what there is no kernel for

@@ -17,7 +17,7 @@ cuda = _cuda.load()
 
 @functools.cache
 def lift(count):
-    """Device function ``run(out, value, change, i)``: out[:count, 0] = value[:, i] + STEP change[:, i], dual numbers."""
+    """Device function ``run(out, value, change, i)``: the dual numbers out[:count, 0] = (value + STEP change)[:, i]."""
 
     @_cuda.function
     def run(out, value, change, i):
@@ -29,7 +29,7 @@ def lift(count):
 
 @functools.cache
 def still(count):
-    """Device function ``run(out, value, i)``: out[:count, 0] = value[:, i], dual numbers that do not change."""
+    """Device function ``run(out, value, i)``: the dual numbers out[:count, 0] = value[:, i], which do not change."""
 
     @_cuda.function
     def run(out, value, i):
