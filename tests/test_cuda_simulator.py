@@ -415,7 +415,7 @@ def test_the_kernel_of_second_derivatives_in_pieces(cell, monkeypatch):
     spans, in_spans = [], pieces.spans
     monkeypatch.setattr(pieces, "spans", lambda *args: spans.append(args) or in_spans(*args))
     found = []
-    for name, free in (("cpu", 0.0), ("cuda", 1e9), ("cuda", 5000.0)):
+    for name, free in (("cpu", 0.0), ("cuda", 1e9), ("cuda", 2000.0)):
         monkeypatch.setattr(_cuda, "free_bytes", lambda free=free: free)
         found.append([array.copy() for array in start])
         backend(name).curvature(case.net.cell, case.net.phi)(*found[-1], *rest)
