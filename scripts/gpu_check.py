@@ -40,6 +40,7 @@ from _gpu_peers import NAMES, PEERS, clean, repeats_after, usable, wall_clock
 import rnngrad as rg
 from rnngrad import _cuda, doctor
 from rnngrad.dynamics.frames import Carried, carry, orthonormalize, random_frames
+from rnngrad.dynamics.graded import Graded
 from rnngrad.dynamics.jacobian import local_jacobians
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves the others' memory to them
@@ -101,6 +102,10 @@ def results(
     curvature = rg.Curvature(traj, loss)
     v = rng.standard_normal((2, curvature.size)).astype(dtype)
     found |= {"Hessian": curvature.hessian(v), "Gauss-Newton": curvature.gauss_newton(v)}
+    values = rg.jacobian_chain(traj).log_singular_values(min(traj.T, 6), 0)
+    found["large singular values, logarithms"] = values[:, : max(1, net.N // 4)]  # float32 says little of the others
+    X, far = rng.standard_normal((5, 21, 21)), rng.integers(-2000, 2000, (5, 21))
+    found["singular values of rows, logarithms"] = Graded(X, far).log_singular_values(backend)
     # half as many vectors as numbers: far from dependent, so that R has digits in float32 too
     Y = rng.standard_normal((traj.B, max(1, min(net.N // 2, 40)), net.N)).astype(dtype)
     found["QR, vectors"], found["QR, R"], *_ = orthonormalize(Y, np.zeros(Y.shape[:2], np.int64), backend)

@@ -43,6 +43,7 @@ from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
+from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.loss_terms import TERMS
 
@@ -68,6 +69,7 @@ ARGUMENTS = {
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
+    "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
@@ -124,6 +126,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     if dtype == np.float64:  # frames and norms are in no other
         yield "frames", "frames, shared", frames.make(dtype, 2).body
         yield "chain_norms", "chain_norms, shared", norms.make(2).body
+        for level, where in enumerate(("global", "shared")):
+            yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
     yield "product", "product", products.make(dtype, 16).body

@@ -20,6 +20,7 @@ import rnngrad as rg
 from rnngrad import _cuda
 
 SIMULATED = _cuda.simulated()
+slow = [pytest.mark.slow]
 inside = pytest.mark.simulated  # conftest.py leaves these out of every other process
 DTYPES = {"float64": 1e-12, "float32": 1e-5}
 
@@ -425,6 +426,108 @@ def test_the_kernel_of_second_derivatives_in_pieces(cell, monkeypatch):
         np.testing.assert_array_equal(cut, whole)
 
 
+# ---------------------------------------------------------------- singular values
+
+
+def rotated(rows, exponents, backend):
+    """(logarithms, sweeps) of one call of the kernel."""
+    from rnngrad.kernels import backend as kernels
+
+    out, sweeps = np.empty(rows.shape[:2]), np.empty(len(rows), np.int64)
+    kernels(backend).graded_singular_values(out, rows.copy(), exponents.copy(), sweeps)
+    return out, sweeps
+
+
+@inside
+@pytest.mark.parametrize("N", [1, 2, 5, pytest.param(8, marks=pytest.mark.slow)])
+def test_singular_values_of_rows_with_exponents(N):
+    rng = np.random.default_rng(N)
+    rows = rng.standard_normal((4, N, N)) * np.exp(rng.normal(0, 2, (4, N, 1)))
+    for spread in (0, 8):
+        exponents = rng.integers(-spread, spread + 1, (4, N))
+        exact = np.log(np.linalg.svd(np.ldexp(rows, exponents[..., None]), compute_uv=False))
+        found, sweeps = rotated(rows, exponents, "cuda")
+        np.testing.assert_allclose(found, exact, rtol=0, atol=1e-9)
+        assert (sweeps <= 12).all()
+    far = rng.integers(-5000, 5000, (4, N))
+    found, _ = rotated(rows, far, "cuda")
+    np.testing.assert_allclose(found, rotated(rows, far, "cpu")[0], rtol=1e-13, atol=1e-12)
+    assert (np.diff(found) <= 0).all()
+    if N > 2:
+        rows = rng.integers(-9, 10, (4, N, N)).astype(float)
+        rows[:, N - 1] = rows[:, 0] + rows[:, 1]  # without rounding
+        values = rotated(rows, 0 * far, "cuda")[0]
+        assert np.isfinite(values[:, : N - 1]).all() and (values[:, N - 1] == -np.inf).all()
+        assert (rotated(0 * rows, far, "cuda")[0] == -np.inf).all()
+
+
+@inside
+def test_singular_values_do_not_depend_on_memory_threads_or_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, exponents = rng.standard_normal((3, 5, 5)), rng.integers(-900, 900, (3, 5))
+    expected = rotated(rows, exponents, "cuda")
+    for limit, threads in ((1 << 20, 1), (0, 3)):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+        monkeypatch.setattr(_cuda, "free_bytes", lambda limit=limit: 500.0 if limit else 3000.0)
+        for found, value in zip(rotated(rows, exponents, "cuda"), expected, strict=True):
+            np.testing.assert_array_equal(found, value)
+
+
+@inside
+def test_singular_values_of_more_rows_than_are_scaled_at_once(monkeypatch):
+    from rnngrad.kernels.cuda import block
+
+    for name in ("singular_values", "block"):
+        module = sys.modules[f"rnngrad.kernels.cuda.{name}"]
+        monkeypatch.setattr(module, "MOST_ROWS", block.TILE)
+        monkeypatch.setattr(module, "KEYS", 2 * block.TILE)
+    rng = np.random.default_rng(1)
+    rows, exponents = rng.standard_normal((2, 7, 7)), rng.integers(-900, 900, (2, 7))
+    np.testing.assert_allclose(
+        rotated(rows, exponents, "cuda")[0], rotated(rows, exponents, "cpu")[0], rtol=1e-13, atol=1e-12
+    )
+
+
+@inside
+@pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [
+        pytest.param(cell, dtype, marks=[] if (cell, dtype) in (("gru", "float64"), ("mgu", "float32")) else slow)
+        for cell in CELLS
+        for dtype in DTYPES
+    ],
+)
+def test_singular_values_of_chains_are_those_of_the_cpu(cell, dtype):
+    case = make_case(cell, n=2, T=5, B=2, lengths=[5, 2], dtype=dtype)
+    cpu, cuda = (rg.jacobian_chain(on(case, backend)) for backend in ("cpu", "cuda"))
+    # Jacobians in float32 are those of either backend: a few eps for each step and the smallest value
+    found, expected = cuda.log_singular_values(5, 0), cpu.log_singular_values(5, 0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 if dtype == "float64" else 1e-3)
+    there = rg.jacobian_chain(on_device(case)).log_singular_values(5, 0)
+    np.testing.assert_array_equal(there, found)
+
+
+def numbers(value):
+    """All numbers of plain data, in order."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, (int, float)):
+        return [float(value)]
+    return [x for item in items for x in numbers(item)]
+
+
+@inside
+@pytest.mark.usefixtures("quick")
+def test_the_report_is_that_of_the_cpu(tmp_path):
+    net, x = rg.Network.init("gru", 1, 2, 1, seed=0), np.random.default_rng(0).standard_normal((14, 1, 1))
+    pages = []
+    for backend in ("cpu", "cuda"):
+        rg.report(net, x, out=tmp_path / backend, backend=backend)
+        pages.append(numbers(json.loads((tmp_path / backend / "report.json").read_text())["networks"]))
+    assert len(pages[0]) > 100
+    np.testing.assert_allclose(pages[1], pages[0], rtol=1e-6, atol=1e-9)
+
+
 # ---------------------------------------------------------------- what there is no kernel for
 
 
@@ -617,9 +720,7 @@ def test_products_in_triangular_form_and_covariant_vectors_use_the_cuda_qr(monke
 
     calls, qr = [], kernels.orthonormalize
     monkeypatch.setattr(kernels, "orthonormalize", lambda *args: calls.append("qr") or qr(*args))
-    traj = on(make_case("vanilla", n=2, T=6, B=1), "cuda")
-    with pytest.raises(rg.BackendError, match="graded singular values"):
-        rg.jacobian_chain(traj).log_singular_values(6, 0)
+    rg.jacobian_chain(on(make_case("vanilla", n=2, T=6, B=1), "cuda")).log_singular_values(6, 0)
     assert calls
     calls.clear()
     rg.covariant_vectors(on(make_case("vanilla", n=2, T=30, B=1), "cuda"), k=1, settle=2)

@@ -4,6 +4,7 @@ A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``cur
 of loss; plain kernels elsewhere.
 """
 
+from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
 from .curvature import curvature
@@ -28,7 +29,7 @@ from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
 from .scaling import fold
-from .singular_values import SWEEPS, graded_singular_values
+from .singular_values import graded_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
 

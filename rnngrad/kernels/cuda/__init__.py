@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import BackendError
+from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
 from .curvature import curvature
@@ -21,9 +22,11 @@ from .products import affine, column_sums, input_adjoint, outer
 from .resident import contiguous, first_not_finite, in_float64, swapped, unit_rows
 from .rollout import rollout
 from .scaling import fold, normalize
+from .singular_values import graded_singular_values
 from .tangent import tangent_chain
 
 __all__ = [
+    "SWEEPS",
     "adjoint_chain",
     "affine",
     "backprop",
@@ -36,6 +39,7 @@ __all__ = [
     "first_not_finite",
     "first_outside",
     "fold",
+    "graded_singular_values",
     "in_float64",
     "input_adjoint",
     "loss",
