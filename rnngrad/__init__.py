@@ -31,7 +31,9 @@ _NAMES = {
     "jacobians": "dynamics.jacobian",
     "jacobian_chain": "dynamics.chain",
     "JacobianChain": "dynamics.chain",
+    "DeviceJacobianChain": "dynamics.device_chain",
     "bptt": "gradients.bptt",
+    "DeviceGradients": "gradients.assemble",
     "Gradients": "gradients.assemble",
     "StackGradients": "gradients.stack",
     "truncated_bptt": "gradients.truncated",
@@ -123,6 +125,7 @@ if TYPE_CHECKING:
     from .dynamics.batchnorm import full_jacobians
     from .dynamics.chain import JacobianChain, jacobian_chain
     from .dynamics.device import DeviceTrajectory
+    from .dynamics.device_chain import DeviceJacobianChain
     from .dynamics.encoder_decoder import encode_decode
     from .dynamics.jacobian import jacobians
     from .dynamics.rollout import Trajectory, rollout
@@ -135,7 +138,7 @@ if TYPE_CHECKING:
     from .fixedpoint.find import FixedPoints, find_fixed_points
     from .fixedpoint.portrait import fixed_point_portrait
     from .fixedpoint.solve import FixedPoint, solve_fixed_point
-    from .gradients.assemble import Gradients
+    from .gradients.assemble import DeviceGradients, Gradients
     from .gradients.bptt import bptt
     from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product
     from .gradients.flat import flatten_parameters, unflatten_parameters

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ._dlpack import CUDA_DEVICES, Lent, device_of
 from .errors import BackendError
 
 EXTRA = "pip install 'rnngrad[cuda]'"
@@ -216,20 +217,32 @@ def errors() -> Iterator[None]:
 
 
 def is_device_array(value: Any) -> bool:
-    """Whether the value lives in the memory of a GPU."""
-    if simulated():
-        return type(value).__name__ == "FakeCUDAArray"
-    return hasattr(value, "__cuda_array_interface__")
+    """Whether the value lives in the memory of a GPU, by ``__cuda_array_interface__`` or by DLPack."""
+    if isinstance(value, np.ndarray):
+        return False
+    if type(value).__name__ == "FakeCUDAArray" if simulated() else hasattr(value, "__cuda_array_interface__"):
+        return True
+    where = device_of(value)
+    return where is not None and where[0] in CUDA_DEVICES
 
 
 def as_device_array(value: Any) -> Any:
     """The same memory as Numba's device array, after the stream that it says it was written on, or after all."""
     if simulated():
-        return value
+        return value if not hasattr(value, "__dlpack__") else _borrowed_by_the_simulator(Lent(value))
     with errors():
+        if not hasattr(value, "__cuda_array_interface__"):
+            return load().as_cuda_array(Lent(value))
         if "stream" not in value.__cuda_array_interface__:  # it may have been written on any
             load().synchronize()
         return load().as_cuda_array(value)
+
+
+def _borrowed_by_the_simulator(lent: Lent) -> Any:
+    """Memory of the host, lent as if it were that of a GPU, as a device array of the simulator."""
+    address = {**lent.__cuda_array_interface__, "__class__": None}
+    view = np.asarray(type("View", (), {"__array_interface__": address, "lent": lent})())
+    return type(load().device_array(1))(view)
 
 
 def synchronize() -> None:

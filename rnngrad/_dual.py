@@ -61,7 +61,7 @@ def _phi_slope(kind, z):
 
 @unit
 def _softplus(z):
-    return complex(_math._softplus(z.real), _math.logistic(z.real) * z.imag)
+    return complex(_math.softplus(z.real), _math.logistic(z.real) * z.imag)
 
 
 @unit
@@ -76,7 +76,7 @@ _NAMED = {
     "logistic": _logistic,
     "phi_slope": _phi_slope,
     "phi": _phi,
-    "_softplus": _softplus,
+    "softplus": _softplus,
 }
 _DUALS = {getattr(_math, name): value for name, value in _NAMED.items()}
 _MATH = ModuleType("rnngrad._math, dual")

@@ -269,7 +269,7 @@ def _pack(start, stop, panels, matrix, transposed):
     fill_panels(panels, start, stop, matrix, transposed)
 
 
-_packed = {}  # id of an array -> (weak reference to it, {transposed: panels})
+_packed: dict = {}  # id of an array -> (weak reference to it, {transposed: panels})
 
 
 def pack(weights, transposed=False):

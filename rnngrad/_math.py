@@ -82,6 +82,51 @@ def _range(x):
 
 
 @unit
+def exp_minus(x):
+    """e^-|x|; where that is below the normal numbers, the smallest of them about."""
+    scale, p = _split(_minus_abs(x, _range(x)))
+    return scale + scale * p
+
+
+@unit
+def log(x):
+    """ln x of a positive normal number: k ln 2 + 2 artanh((m - 1)/(m + 1)), x = 2^k m with m in [sqrt(1/2), sqrt(2)).
+
+    For kernels: CUDA's own logarithm starts from an approximate reciprocal that flushes subnormal numbers.
+    """
+    T = type(x)
+    if is_single(x):
+        bits = np.float32(x).view(np.int32)
+        e = np.int32((bits - np.int32(0x3F3504F3)) >> np.int32(23))
+        k, m = T(e), T(np.int32(bits - np.int32(e << np.int32(23))).view(np.float32))
+        s = (m - T(1.0)) / (m + T(1.0))
+        w = s * s
+        q = T(1 / 11)
+        q = q * w + T(1 / 9)
+        q = q * w + T(1 / 7)
+        q = q * w + T(1 / 5)
+        q = q * w + T(1 / 3)
+        return k * T(0.693359375) + (T(2.0) * (s + s * w * q) - k * T(2.12194440e-4))
+    bits = np.float64(x).view(np.int64)
+    e = np.int64((bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52))
+    k, m = T(e), T(np.int64(bits - np.int64(e << np.int64(52))).view(np.float64))
+    s = (m - T(1.0)) / (m + T(1.0))
+    w = s * s
+    q = T(1 / 23)
+    q = q * w + T(1 / 21)
+    q = q * w + T(1 / 19)
+    q = q * w + T(1 / 17)
+    q = q * w + T(1 / 15)
+    q = q * w + T(1 / 13)
+    q = q * w + T(1 / 11)
+    q = q * w + T(1 / 9)
+    q = q * w + T(1 / 7)
+    q = q * w + T(1 / 5)
+    q = q * w + T(1 / 3)
+    return k * T(6.93147180369123816490e-01) + (T(2.0) * (s + s * w * q) + k * T(1.90821492927058770002e-10))
+
+
+@unit
 def tanh_slope(x):
     """(tanh x, 1 - tanh^2 x)."""
     T = type(x)
@@ -116,7 +161,7 @@ def logistic(x):
 
 
 @unit
-def _softplus(x):
+def softplus(x):
     """log(1 + e^x) = max(x, 0) + 2 artanh(e/(2+e)), e = e^-|x|: the argument never exceeds 1/3."""
     T = type(x)
     scale, p = _split(_minus_abs(x, _range(x)))
@@ -155,7 +200,7 @@ def phi(kind, x):
         return x if not x <= T(0.0) else T(0.0)  # a NaN stays a NaN
     if kind == IDENTITY:
         return x
-    return _softplus(x)
+    return softplus(x)
 
 
 @unit
@@ -171,7 +216,7 @@ def phi_slope(kind, x):
         return (x, T(1.0)) if not x <= T(0.0) else (T(0.0), T(0.0))
     if kind == IDENTITY:
         return x, T(1.0)
-    return _softplus(x), logistic(x)
+    return softplus(x), logistic(x)
 
 
 if config.DISABLE_JIT:  # interpreted kernels: Python floats have no bit view, and speed is of no concern
@@ -181,3 +226,6 @@ if config.DISABLE_JIT:  # interpreted kernels: Python floats have no bit view, a
             return y, y
         k = round(float(y) / math.log(2.0))
         return type(y)(2.0**k), type(y)(math.expm1(float(y) - k * math.log(2.0)))
+
+    def log(x):
+        return type(x)(math.log(x))

@@ -2,7 +2,8 @@
 
 Weights choose what counts: all steps (None), t >= tau or a mask ((T,) or (T, B) numbers), the last step only
 (``last_step``). With one weight per step, many-to-one and many-to-many are the same code. For sequences of different
-lengths the padded steps weigh nothing, and ``last_step`` means each sequence's own last step.
+lengths the padded steps weigh nothing, and ``last_step`` means each sequence's own last step. A target may lie on a GPU
+as the outputs do; weights are given on the host. The formulae are in ``loss_terms``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _checks
+from . import _checks, _cuda
+from ._arrays import contiguous, empty_beside
+from .device_input import device_target
+from .kernels import backend as find_backend
 
 Reduction = Literal["sum", "mean"]
 
@@ -51,26 +55,29 @@ class Loss:
     """A loss with its target, waiting for an output. Made by the functions of this module."""
 
     kind: str
-    target: NDArray
+    target: Any
     weights: Any = None
     reduction: Reduction = "sum"
 
-    def __call__(self, y: NDArray, lengths: NDArray | None = None) -> LossValue:
-        """Evaluate at outputs y (T, B, p).
+    def __call__(self, y: Any, lengths: NDArray | None = None, backend: str = "auto") -> LossValue:
+        """Evaluate at outputs y (T, B, p); where y lies on a GPU, there, and ``steps`` and ``dy`` stay there.
 
         Raises
         ------
         ValueError
             Target or weights do not fit the output.
         """
+        on_device = _cuda.is_device_array(y)
+        kernels = find_backend("cuda" if on_device else backend)
         weights, target = self._at(y, lengths)
-        steps, dy = _KINDS[self.kind](y, target)
-        if not (weights == 1).all():
-            # 0 * inf must stay 0 at steps that do not count
-            steps = np.where(weights != 0, weights * steps, 0)
-            dy = np.where(weights[..., None] != 0, weights[..., None] * dy, 0)
-        value = float(np.sum(steps, dtype=np.float64))
-        if not np.isfinite(value):
+        steps, dy = empty_beside(y, y.shape[:2], y.dtype), empty_beside(y, y.shape, y.dtype)
+        kernels.loss(self.kind)(steps, dy, contiguous(y), target, weights)
+        if on_device:
+            value = kernels.total(steps)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                value = float(np.sum(steps, dtype=np.float64))
+        if not np.isfinite(value) and not _cuda.is_device_array(self.target):
             _checks.finite("target", target)
         return LossValue(value, steps, dy)
 
@@ -110,10 +117,15 @@ class Loss:
             raise ValueError("weights has a negative entry; all must be at least 0")
         return np.where(step <= ends, weights[:, None] if weights.ndim == 1 else weights, 0.0)
 
-    def _target(self, y: NDArray, weights: NDArray) -> NDArray:
+    def _target(self, y: Any, weights: NDArray) -> Any:
         """Target as (T, B, p); where the weight is 0 it may hold anything, such as NaN or -100."""
         T, B, p = y.shape
         target = self.target
+        if _cuda.is_device_array(target):
+            if not _cuda.is_device_array(y):
+                raise ValueError("target lives on a GPU, and the outputs do not; they must lie on the same side")
+            within = (0.0, 1.0) if self.kind == "binary_cross_entropy" else (-np.inf, np.inf)
+            return device_target(target, y, weights, self.kind == "cross_entropy", within)
         labels = self.kind == "cross_entropy" and target.dtype.kind in "iu"
         wanted = (T, B) if labels else (T, B, p)
         if B == 1 and target.ndim == len(wanted) - 1:
@@ -135,37 +147,9 @@ class Loss:
         return target.astype(y.dtype, copy=False)
 
 
-def _squared_error(y, z):
-    d = y - z
-    return 0.5 * np.einsum("tbi,tbi->tb", d, d), d
-
-
-def _sum_of_squares(y, z):
-    d = y - z
-    return np.einsum("tbi,tbi->tb", d, d), 2 * d
-
-
 def _log_softmax(y):
     shifted = y - y.max(axis=-1, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-
-
-def _cross_entropy(y, z):
-    log_p = _log_softmax(y)
-    return -np.sum(z * log_p, axis=-1), np.exp(log_p) * np.sum(z, axis=-1, keepdims=True) - z
-
-
-def _binary_cross_entropy(y, z):
-    # log(1 + e^y) - z y, without overflow; the derivative through tanh keeps both tails
-    return np.sum(np.logaddexp(0, y) - z * y, axis=-1), 0.5 * (1 + np.tanh(0.5 * y)) - z
-
-
-_KINDS = {
-    "squared_error": _squared_error,
-    "sum_of_squares": _sum_of_squares,
-    "cross_entropy": _cross_entropy,
-    "binary_cross_entropy": _binary_cross_entropy,
-}
 
 
 def _softmax_curvature(y, z, u):
@@ -190,7 +174,11 @@ _CURVATURES = {
 
 def _make(kind: str, target: Any, weights: Any, reduction: Reduction) -> Loss:
     _checks.choice("reduction", reduction, ("sum", "mean"))
-    return Loss(kind, _checks.numbers("target", target), weights, reduction)
+    if _cuda.is_device_array(weights):
+        raise ValueError("weights live on a GPU; they must be given on the host, whatever the target is")
+    if not _cuda.is_device_array(target):
+        target = _checks.numbers("target", target)
+    return Loss(kind, target, weights, reduction)
 
 
 def squared_error(target: Any, weights: Any = None, *, reduction: Reduction = "sum") -> Loss:
@@ -199,6 +187,7 @@ def squared_error(target: Any, weights: Any = None, *, reduction: Reduction = "s
     Parameters
     ----------
     target : array (T, B, p), or (T, p) for one sequence
+        On the host, or on a GPU if the outputs are there.
     weights : None, "last", or array (T,) or (T, B)
     reduction : "sum" or "mean"
         "mean" divides by (sum of weights) p.

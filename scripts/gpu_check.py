@@ -3,7 +3,8 @@
     pip install -e '.[cuda]' && python scripts/gpu_check.py [--out scripts/results/gpu_check] [--minutes 8]
 
 Parity of every kernel with the CPU in float64, for every cell and dtype, with operands in shared and in global memory,
-and whole or in pieces; a second run must give the same bits. Then ``compute-sanitizer``, where it is on the PATH or
+and whole or in pieces; a second run must give the same bits. The same with arrays that lie on the card, given by
+Numba, PyTorch, CuPy and DLPack alone where they are installed. Then ``compute-sanitizer``, where it is on the PATH or
 with the toolkit, on a small job. Then timings by CUDA events, of kernels alone and of whole calls with NumPy arrays,
 against PyTorch (cuDNN, ``vmap(jacrev)``, chains of batched products, ``torch.linalg.qr``) and JAX where they are
 installed, and the card's own copy bandwidth and product rate. What did not fit into the time is listed as left out.
@@ -32,12 +33,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import _gpu_device
 import numpy as np
 from _gpu_peers import NAMES, PEERS, clean, repeats_after, usable, wall_clock
 
 import rnngrad as rg
 from rnngrad import _cuda, doctor
-from rnngrad.dynamics.frames import Carried, carry, random_frames
+from rnngrad.dynamics.frames import Carried, carry, orthonormalize, random_frames
+from rnngrad.dynamics.graded import Graded
 from rnngrad.dynamics.jacobian import local_jacobians
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves the others' memory to them
@@ -73,12 +76,14 @@ def draw(cell: str, n: int, m: int, T: int, B: int, dtype: str, uneven: bool = T
     return net, rng.standard_normal((T, B, m)).astype(dtype), rng.standard_normal((B, net.S, n)).astype(dtype), lengths
 
 
-def results(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> dict[str, np.ndarray]:
+def results(
+    net: Any, x: Any, s0: Any, lengths: Any, backend: str, dropout: rg.Dropout | None = None
+) -> dict[str, np.ndarray]:
     """What every kernel makes of one network, by name."""
-    traj = rg.rollout(net, x, s0, lengths, backend=backend)
+    traj = rg.rollout(net, x, s0, lengths, dropout=dropout, backend=backend)
     rng, dtype = np.random.default_rng(2), net.dtype
-    grads = rg.bptt(traj, rg.losses.squared_error(rng.standard_normal(traj.y.shape).astype(dtype)))
-    jacobians = local_jacobians(traj)
+    loss = rg.losses.squared_error(rng.standard_normal(traj.y.shape).astype(dtype))
+    grads, jacobians = rg.bptt(traj, loss), local_jacobians(traj)
     found = {"states": traj.states, "y": traj.y, "h": traj.h, "J": jacobians.dense(), "s": grads.s, "x": grads.x}
     found |= dict(grads.parameters())
     R, D = min(2 * traj.B, 70), min(traj.T, 8)
@@ -94,6 +99,16 @@ def results(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> dict[str, 
     carried = Carried.start(random_frames(traj.B, k, net.state_shape, np.float64, np.random.default_rng(3)))
     found["frames, logarithms"] = carry(jacobians.in_float64(), carried, 0, 1, traj.T)
     found["norms of products, logarithms"] = rg.jacobian_chain(traj).log_norms()
+    curvature = rg.Curvature(traj, loss)
+    v = rng.standard_normal((2, curvature.size)).astype(dtype)
+    found |= {"Hessian": curvature.hessian(v), "Gauss-Newton": curvature.gauss_newton(v)}
+    values = rg.jacobian_chain(traj).log_singular_values(min(traj.T, 6), 0)
+    found["large singular values, logarithms"] = values[:, : max(1, net.N // 4)]  # float32 says little of the others
+    X, far = rng.standard_normal((5, 21, 21)), rng.integers(-2000, 2000, (5, 21))
+    found["singular values of rows, logarithms"] = Graded(X, far).log_singular_values(backend)
+    # half as many vectors as numbers: far from dependent, so that R has digits in float32 too
+    Y = rng.standard_normal((traj.B, max(1, min(net.N // 2, 40)), net.N)).astype(dtype)
+    found["QR, vectors"], found["QR, R"], *_ = orthonormalize(Y, np.zeros(Y.shape[:2], np.int64), backend)
     return found
 
 
@@ -156,12 +171,16 @@ def parity() -> Iterator[Job]:
     for job in jobs:
         what = f"{job[0]}, n = {job[1]}, m = {job[2]}, T = {job[3]}, B = {job[4]}, {job[5]}"
         yield what, 60, functools.partial(one_parity, what, job, job[:5] in shapes)
+    for cell, policy in (("lstm", "step"), ("gru", "sequence")):
+        job, masks = (cell, *small, "float64"), {"dropout": rg.Dropout(0.4, policy=policy, seed=1)}
+        what = f"{cell} with dropout by {policy}"
+        yield what, 60, functools.partial(one_parity, what, job, False, **masks)
 
 
-def one_parity(what: str, job: tuple[Any, ...], everywhere: bool) -> Iterator[Row]:
+def one_parity(what: str, job: tuple[Any, ...], everywhere: bool, **options: Any) -> Iterator[Row]:
     """One network on both, and again; with operands in global memory too."""
     args = draw(*job)
-    truth, found = results(*widened(*args), "cpu"), results(*args, "cuda")
+    truth, found = results(*widened(*args), "cpu", **options), results(*args, "cuda", **options)
     worst = distances(found, truth)
     variants: dict[str, dict[str, float]] = {"a second run": {}}
     if everywhere:
@@ -169,10 +188,16 @@ def one_parity(what: str, job: tuple[Any, ...], everywhere: bool) -> Iterator[Ro
     same = {}
     for name, limits in variants.items():
         with held(**limits):
-            same[name] = same_bits(results(*args, "cuda"), found)
+            same[name] = same_bits(results(*args, "cuda", **options), found)
     name = max(worst, key=worst.__getitem__)
     passed = worst[name] <= TOLERANCE[job[5]] * (1 + job[3] / 10) and all(same.values())
     yield {"case": what, "worst": name, "error": worst[name], "same bits": same, "passed": passed}
+
+
+def on_device() -> Iterator[Job]:
+    """Arrays that lie on the card, by every library that is here."""
+    sizes = SMALL[:1] if _cuda.simulated() else [("lstm", 16, 5, 20, 21), ("mrnn", 24, 3, 12, 6)]
+    yield from _gpu_device.jobs([(*size, dtype) for size in sizes for dtype in TOLERANCE], draw, distances)
 
 
 def in_pieces() -> Iterator[Job]:
@@ -426,6 +451,7 @@ def facts() -> Iterator[Job]:
 SECTIONS: dict[str, Callable[[], Iterator[Job]]] = {
     "facts": facts,
     "parity": parity,
+    "device": on_device,
     "pieces": in_pieces,
     "sanitize": sanitize,
     "timings": timings,
@@ -587,7 +613,7 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [f"- {section}: {row['case']}", *(f"      {line}" for line in row.get("said", "").splitlines())]
     lines += ["", "## Parity with the CPU in float64", "", "| case | worst | error | same bits | passed |"]
     lines += ["|---|---|---|---|---|"]
-    for row in report["parity"] + report["pieces"]:
+    for row in report["parity"] + report["device"] + report["pieces"]:
         if "error" in row:
             same = ", ".join(f"{name}: {'yes' if value else 'NO'}" for name, value in row["same bits"].items())
             passed = "yes" if row["passed"] else "NO"
@@ -621,7 +647,7 @@ def main() -> int:
     default = Path(__file__).parent / "results" / "gpu_check"
     parser.add_argument("--out", type=Path, default=default, help="report, without .md and .json")
     parser.add_argument("--minutes", type=float, default=8.0, help="time for everything (default 8)")
-    only = ("parity", "pieces", "sanitize", "timings")
+    only = ("parity", "device", "pieces", "sanitize", "timings")
     parser.add_argument("--only", choices=only, help="this section and what the machine is, and nothing else")
     parser.add_argument("--inline", action="store_true", help="all in one process: what hangs is not ended")
     parser.add_argument("--small", action="store_true", help="a small job of every kernel and nothing else")
@@ -635,6 +661,8 @@ def main() -> int:
     if options.small:
         for shape in SMALL:
             results(*draw(*shape, "float64"), "cuda")
+        for _, _, job in _gpu_device.jobs([(*SMALL[0], "float64")], draw, distances):
+            list(job())
         return 0
     if options.section:
         return as_told(options.section, options.first, options.events, Clock(options.minutes))

@@ -34,17 +34,24 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, tangent
+from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, scaling, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
+from rnngrad.kernels.cuda.curvature import make as make_curvature
+from rnngrad.kernels.cuda.curvature import make_charged
+from rnngrad.kernels.cuda.loss import make as make_loss
+from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
+from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.tuples import PUT, TAKE
+from rnngrad.loss_terms import TERMS
 
 _STATIC_SHARED = 48 * 1024
 
-#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), r1 of float32, i2 of int64,
-#: u1 of uint8; i, b are scalars
+#: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), r1 of float32, i2 of int64
+#: (l2 any),
+#: u1 of uint8; i, b, f are scalars
 _FACTORS = "f5 f5 f5 f4 f4 f4"
 _MASKS = "u2 u2 u2 u1 u1 u1"
 ARGUMENTS = {
@@ -54,17 +61,28 @@ ARGUMENTS = {
     "factors": f"{_FACTORS} f4 f4 f4 i1 f4 i",
     "output": "f3 f4 f4",
     "output_vjp": "f4 f3 f4 f4",
+    "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
+    "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
     "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
-    "chain_norms": f"f3 i3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
+    "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
+    "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
     "in float64": "f1 r1",
     "first not finite": "i1 f3",
+    "swapped": "f3 f3",
+    "unit rows": "f3 i i",
+    "unsettled": "i1 f3 i1",
+    "fold": "f2 i1 i1",
+    "normalize": "f3 i1",
+    "loss": "f2 f3 f3 f3 f2",
+    "one hot": "f3 i1 l2 f2",
+    "outside": "i1 f3 f2 f f",
 }
 
 
@@ -89,6 +107,12 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         if not cell.outputs_state:
             yield "output", f"output {cell.name}", make_output(cell, phi).body
             yield "output_vjp", f"output_vjp {cell.name}", make_output_vjp(cell, phi).body
+        if dtype == np.float64:  # dual numbers are in no other
+            for activation in cell.activations:
+                how, phi = f"{cell.name}, {activation}", ACTIVATIONS[activation]
+                yield "curvature", f"curvature {how}", make_curvature(cell, phi).body
+                if not cell.outputs_state:
+                    yield "curvature of outputs", f"curvature of outputs {how}", make_charged(cell, phi).body
         for activation in cell.activations if dtype == np.float32 else ():  # which is where literals can go wrong
             yield "unit", f"unit {cell.name}, {activation}", make_unit(cell, ACTIVATIONS[activation])
     yield "dense", "dense", jacobian.make_dense(dtype).body
@@ -102,23 +126,35 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     if dtype == np.float64:  # frames and norms are in no other
         yield "frames", "frames, shared", frames.make(dtype, 2).body
         yield "chain_norms", "chain_norms, shared", norms.make(2).body
+        for level, where in enumerate(("global", "shared")):
+            yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "in float64", "in float64", resident.make_wide().body
+        yield "unsettled", "unsettled norms", norms.make_unsettled().body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
     yield "copy", "copy", resident.make_copy(dtype).body
     yield "first not finite", "first not finite", resident.make_first().body
+    for last in (True, False):
+        yield "swapped", f"swapped {'last' if last else 'first'} axes", resident.make_permuted(last).body
+    yield "unit rows", "unit rows", resident.make_unit_rows(dtype).body
+    yield "fold", "fold", scaling.make_fold(dtype).body
+    yield "normalize", "normalize", scaling.make_normalize(dtype).body
+    for kind in TERMS:
+        yield "loss", f"loss {kind}", make_loss(kind, dtype).body
+    yield "one hot", "labels as rows of the identity", make_one_hot(dtype).body
+    yield "outside", "targets out of range", make_outside(dtype).body
 
 
 def signature(arguments: str, dtype: np.dtype) -> Any:
     """Numba's signature of a kernel."""
     number = types.float64 if dtype == np.float64 else types.float32
-    element = {"f": number, "a": number, "r": types.float32, "i": types.int64, "u": types.uint8}
-    scalars = {"i": types.int64, "b": types.boolean}
+    element = {"f": number, "a": number, "l": types.int64, "r": types.float32, "i": types.int64, "u": types.uint8}
+    scalars = {"i": types.int64, "b": types.boolean, "f": number}
     return types.void(
         *(
             scalars[word]
             if len(word) == 1
-            else types.Array(element[word[0]], int(word[1:]), "A" if word[0] == "a" else "C")
+            else types.Array(element[word[0]], int(word[1:]), "A" if word[0] in "al" else "C")
             for word in arguments.split()
         )
     )

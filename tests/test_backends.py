@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import rnngrad as rg
+import rnngrad.device_input
 import rnngrad.dynamics.device
 from rnngrad import _cuda
 
@@ -97,7 +98,8 @@ def test_an_array_of_another_device_is_refused(monkeypatch):
     numba_cuda = types.SimpleNamespace(get_current_device=lambda: types.SimpleNamespace(id=0))
     monkeypatch.setattr(_cuda, "load", lambda: numba_cuda)
     monkeypatch.setattr(_cuda, "missing", lambda: None)
-    monkeypatch.setattr(rnngrad.dynamics.device, "find_backend", lambda name: None)
+    for module in (rnngrad.device_input, rnngrad.dynamics.device):
+        monkeypatch.setattr(module, "find_backend", lambda name: None)
     with pytest.raises(ValueError, match="x lives on GPU 1, and GPU 0 is the current one"):
         rg.rollout(NET, Elsewhere())
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-from cases import CELLS, SHAPES, UNEVEN, assert_close, assert_gradients, make_case
+from cases import CELLS, LOSSES, SHAPES, UNEVEN, assert_close, assert_gradients, make_case, random_target
 
 import rnngrad as rg
 from rnngrad import _cuda
 
 SIMULATED = _cuda.simulated()
+slow = [pytest.mark.slow]
 inside = pytest.mark.simulated  # conftest.py leaves these out of every other process
 DTYPES = {"float64": 1e-12, "float32": 1e-5}
 
@@ -347,24 +348,195 @@ def test_exponents_of_numbers(dtype):
         assert block.times_power(small, exponent) == np.ldexp(small, exponent)
 
 
-# ---------------------------------------------------------------- what there is no kernel for
+# ---------------------------------------------------------------- second derivatives
+
+
+def second_derivatives(case, backend, pairs=2):
+    """Products with the Hessian and the Gauss-Newton matrix, (K, P) each, from several directions at once."""
+    traj = on(case, backend)
+    curvature = rg.Curvature(traj, loss_of(case, traj))
+    v = np.random.default_rng(7).standard_normal((pairs, curvature.size)).astype(case.net.dtype)
+    return curvature.hessian(v), curvature.gauss_newton(v)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_second_derivatives_are_those_of_the_cpu(cell, dtype):
+    case = make_case(cell, n=3, T=5, lengths=UNEVEN, dtype=dtype)
+    cpu, cuda = (second_derivatives(case, backend) for backend in ("cpu", "cuda"))
+    for found, expected, what in zip(cuda, cpu, ("Hessian", "Gauss-Newton"), strict=True):
+        assert found.dtype == case.net.dtype
+        assert_close(found, expected, DTYPES[dtype], what)
+
+
+@inside
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "activation"), [(c, a) for c in CELLS for a in rg.CELLS[c].activations if a != rg.CELLS[c].activation]
+)
+def test_second_derivatives_with_every_activation(cell, activation):
+    case = make_case(cell, activation, n=3, lengths=UNEVEN)
+    for found, expected in zip(second_derivatives(case, "cuda"), second_derivatives(case, "cpu"), strict=True):
+        assert_close(found, expected, 1e-12)
+
+
+@inside
+def test_second_derivatives_of_masked_networks_and_of_layers():
+    case = make_case("gru", T=6, lengths=[6, 4, 2])
+    stack = rg.Stack.init(["gru_delayed", "mgu"], n_inputs=3, n_hidden=[3, 2], n_outputs=2, bidirectional=True, seed=0)
+    for net, dropout in ((case.net, rg.Dropout(0.4, policy="step", seed=1)), (stack, None)):
+        found = []
+        for backend in ("cpu", "cuda"):
+            traj = rg.rollout(net, case.x, lengths=case.lengths, dropout=dropout, backend=backend)
+            curvature = rg.Curvature(traj, loss_of(case, traj))
+            v = np.random.default_rng(7).standard_normal((1, curvature.size))
+            found.append(curvature.hessian(v))
+        assert_close(found[1], found[0], 1e-12)
+
+
+@inside
+@pytest.mark.parametrize("cell", ["gru_delayed", "continuous", "mgu"])
+def test_the_kernel_of_second_derivatives_in_pieces(cell, monkeypatch):
+    """Adjoints that do not end where a sequence does, as no loss makes them."""
+    from rnngrad.dynamics.rollout import constants
+    from rnngrad.kernels import backend
+    from rnngrad.kernels.cuda import pieces
+
+    case, rng, K = make_case(cell, n=2, T=6, lengths=[6, 4, 2]), np.random.default_rng(0), 2
+    traj = on(case, "cpu")
+    shapes = traj.states.shape, traj.a.shape, traj.a2.shape, traj.h.shape
+
+    def drawn(*which, rows=1):
+        return [rng.standard_normal((shapes[i][0], rows * shapes[i][1], *shapes[i][2:])) for i in which]
+
+    moved, charged, adjoints = drawn(0, 1, 2, rows=K), drawn(3, 3, 3, rows=K), drawn(0, 3, 3, 3)
+    start = drawn(0, 1, 2, rows=K)
+    rest = (moved, charged, (traj.states, traj.a, traj.a2), adjoints, traj.lengths, constants(case.net))
+    spans, in_spans = [], pieces.spans
+    monkeypatch.setattr(pieces, "spans", lambda *args: spans.append(args) or in_spans(*args))
+    found = []
+    for name, free in (("cpu", 0.0), ("cuda", 1e9), ("cuda", 2000.0)):
+        monkeypatch.setattr(_cuda, "free_bytes", lambda free=free: free)
+        found.append([array.copy() for array in start])
+        backend(name).curvature(case.net.cell, case.net.phi)(*found[-1], *rest)
+    assert any(size < count for count, size in spans)
+    for cpu, whole, cut in zip(*found, strict=True):
+        assert_close(whole, cpu, 1e-13)
+        np.testing.assert_array_equal(cut, whole)
+
+
+# ---------------------------------------------------------------- singular values
+
+
+def rotated(rows, exponents, backend):
+    """(logarithms, sweeps) of one call of the kernel."""
+    from rnngrad.kernels import backend as kernels
+
+    out, sweeps = np.empty(rows.shape[:2]), np.empty(len(rows), np.int64)
+    kernels(backend).graded_singular_values(out, rows.copy(), exponents.copy(), sweeps)
+    return out, sweeps
+
+
+@inside
+@pytest.mark.parametrize("N", [1, 2, 5, pytest.param(8, marks=pytest.mark.slow)])
+def test_singular_values_of_rows_with_exponents(N):
+    rng = np.random.default_rng(N)
+    rows = rng.standard_normal((4, N, N)) * np.exp(rng.normal(0, 2, (4, N, 1)))
+    for spread in (0, 8):
+        exponents = rng.integers(-spread, spread + 1, (4, N))
+        exact = np.log(np.linalg.svd(np.ldexp(rows, exponents[..., None]), compute_uv=False))
+        found, sweeps = rotated(rows, exponents, "cuda")
+        np.testing.assert_allclose(found, exact, rtol=0, atol=1e-9)
+        assert (sweeps <= 12).all()
+    far = rng.integers(-5000, 5000, (4, N))
+    found, _ = rotated(rows, far, "cuda")
+    np.testing.assert_allclose(found, rotated(rows, far, "cpu")[0], rtol=1e-13, atol=1e-12)
+    assert (np.diff(found) <= 0).all()
+    if N > 2:
+        rows = rng.integers(-9, 10, (4, N, N)).astype(float)
+        rows[:, N - 1] = rows[:, 0] + rows[:, 1]  # without rounding
+        values = rotated(rows, 0 * far, "cuda")[0]
+        assert np.isfinite(values[:, : N - 1]).all() and (values[:, N - 1] == -np.inf).all()
+        assert (rotated(0 * rows, far, "cuda")[0] == -np.inf).all()
+
+
+@inside
+def test_singular_values_do_not_depend_on_memory_threads_or_pieces(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, exponents = rng.standard_normal((3, 5, 5)), rng.integers(-900, 900, (3, 5))
+    expected = rotated(rows, exponents, "cuda")
+    for limit, threads in ((1 << 20, 1), (0, 3)):
+        monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+        monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+        monkeypatch.setattr(_cuda, "free_bytes", lambda limit=limit: 500.0 if limit else 3000.0)
+        for found, value in zip(rotated(rows, exponents, "cuda"), expected, strict=True):
+            np.testing.assert_array_equal(found, value)
+
+
+@inside
+def test_singular_values_of_more_rows_than_are_scaled_at_once(monkeypatch):
+    from rnngrad.kernels.cuda import block
+
+    for name in ("singular_values", "block"):
+        module = sys.modules[f"rnngrad.kernels.cuda.{name}"]
+        monkeypatch.setattr(module, "MOST_ROWS", block.TILE)
+        monkeypatch.setattr(module, "KEYS", 2 * block.TILE)
+    rng = np.random.default_rng(1)
+    rows, exponents = rng.standard_normal((2, 7, 7)), rng.integers(-900, 900, (2, 7))
+    np.testing.assert_allclose(
+        rotated(rows, exponents, "cuda")[0], rotated(rows, exponents, "cpu")[0], rtol=1e-13, atol=1e-12
+    )
 
 
 @inside
 @pytest.mark.parametrize(
-    ("ask", "name"),
+    ("cell", "dtype"),
     [
-        (lambda traj, loss: rg.hessian_vector_product(traj, loss, dict(rg.bptt(traj, loss).parameters())), "curvature"),
-        (lambda traj, loss: rg.jacobian_chain(traj).log_singular_values(5, 0), "graded singular values"),
+        pytest.param(cell, dtype, marks=[] if (cell, dtype) in (("gru", "float64"), ("mgu", "float32")) else slow)
+        for cell in CELLS
+        for dtype in DTYPES
     ],
-    ids=["curvature", "singular values"],
 )
-def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu(ask, name):
-    case = make_case("lstm")
-    traj = on(case, "cuda")
-    loss = loss_of(case, traj)
-    with pytest.raises(rg.BackendError, match=rf"no CUDA kernel for {name}; use backend='cpu'"):
-        ask(traj, loss)
+def test_singular_values_of_chains_are_those_of_the_cpu(cell, dtype):
+    case = make_case(cell, n=2, T=5, B=2, lengths=[5, 2], dtype=dtype)
+    cpu, cuda = (rg.jacobian_chain(on(case, backend)) for backend in ("cpu", "cuda"))
+    # Jacobians in float32 are those of either backend: a few eps for each step and the smallest value
+    found, expected = cuda.log_singular_values(5, 0), cpu.log_singular_values(5, 0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 if dtype == "float64" else 1e-3)
+    there = rg.jacobian_chain(on_device(case)).log_singular_values(5, 0)
+    np.testing.assert_array_equal(there, found)
+
+
+def numbers(value):
+    """All numbers of plain data, in order."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, (int, float)):
+        return [float(value)]
+    return [x for item in items for x in numbers(item)]
+
+
+@inside
+@pytest.mark.usefixtures("quick")
+def test_the_report_is_that_of_the_cpu(tmp_path):
+    net, x = rg.Network.init("gru", 1, 2, 1, seed=0), np.random.default_rng(0).standard_normal((14, 1, 1))
+    pages = []
+    for backend in ("cpu", "cuda"):
+        rg.report(net, x, out=tmp_path / backend, backend=backend)
+        pages.append(numbers(json.loads((tmp_path / backend / "report.json").read_text())["networks"]))
+    assert len(pages[0]) > 100
+    np.testing.assert_allclose(pages[1], pages[0], rtol=1e-6, atol=1e-9)
+
+
+# ---------------------------------------------------------------- what there is no kernel for
+
+
+@inside
+def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu():
+    """Fixed points: their kernels are the CPU's."""
+    case = make_case("vanilla")
+    with pytest.raises(rg.BackendError, match="no CUDA kernel for fixed point; use backend='cpu'"):
+        rg.solve_fixed_point(case.net, case.x[0], backend="cuda")
 
 
 @inside
@@ -548,9 +720,7 @@ def test_products_in_triangular_form_and_covariant_vectors_use_the_cuda_qr(monke
 
     calls, qr = [], kernels.orthonormalize
     monkeypatch.setattr(kernels, "orthonormalize", lambda *args: calls.append("qr") or qr(*args))
-    traj = on(make_case("vanilla", n=2, T=6, B=1), "cuda")
-    with pytest.raises(rg.BackendError, match="graded singular values"):
-        rg.jacobian_chain(traj).log_singular_values(6, 0)
+    rg.jacobian_chain(on(make_case("vanilla", n=2, T=6, B=1), "cuda")).log_singular_values(6, 0)
     assert calls
     calls.clear()
     rg.covariant_vectors(on(make_case("vanilla", n=2, T=30, B=1), "cuda"), k=1, settle=2)
@@ -602,12 +772,15 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--inline", "--out", str(tmp_path / "check")])
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
-    checks = report["parity"] + report["pieces"]
-    assert len(checks) == 10 and report["timings"] and all(row["passed"] for row in checks)
+    checks = report["parity"] + report["device"] + report["pieces"]
+    assert [len(report[name]) for name in ("parity", "device", "pieces")] == [10, 12, 2]
+    assert report["timings"] and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results
     monkeypatch.setattr(
-        gpu_check, "results", lambda *args: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args).items()}
+        gpu_check,
+        "results",
+        lambda *args, **masks: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args, **masks).items()},
     )
     assert gpu_check.main() == 1
     assert "FAIL" in capsys.readouterr().out
@@ -764,27 +937,229 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
         assert _cuda.is_device_array(getattr(traj, name))
         np.testing.assert_array_equal(getattr(traj, name).copy_to_host(), getattr(expected, name))
     np.testing.assert_array_equal(J.copy_to_host(), rg.jacobians(expected))
-    np.testing.assert_array_equal(rg.jacobian_chain(traj).product(4, 1), rg.jacobian_chain(expected).product(4, 1))
     back = traj.to_host()
     for name in ("x", "states", "h", "y", "a", "a2", "emitted", "inner", "lengths", "diverged"):
         np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
     loss = loss_of(case, back)
     assert_gradients(rg.bptt(back, loss), rg.bptt(expected, loss), 1e-15)
-    with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
-        rg.bptt(traj, loss)
+    for ask in (rg.gradient_flow, lambda traj, loss: rg.truncated_bptt(traj, loss, window=2)):
+        with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
+            ask(traj, loss)
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """Bytes of each copy from the device to the host, where NumPy makes none by itself."""
+    sizes, kind = [], type(to_device(np.ones(1)))
+    plain = kind.copy_to_host
+
+    def counted(self, *args, **kwargs):
+        sizes.append(self.nbytes)
+        return plain(self, *args, **kwargs)
+
+    def refused(self, *args, **kwargs):
+        raise AssertionError("a device array was read by NumPy")
+
+    monkeypatch.setattr(kind, "copy_to_host", counted)
+    monkeypatch.setattr(kind, "copy_to_device", lambda self, of: np.copyto(self._ary, getattr(of, "_ary", of)))
+    monkeypatch.setattr(kind, "__array__", refused, raising=False)
+    return sizes
+
+
+def on_device(case):
+    return rg.rollout(case.net, to_device(case.x), to_device(case.s0), case.lengths)
+
+
+def host(value):
+    assert _cuda.is_device_array(value)
+    return value.copy_to_host()
 
 
 @inside
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_norms_and_float64_of_device_arrays(dtype):
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_of_device_arrays_stay_on_the_device(cell, dtype, copied):
+    case = make_case(cell, lengths=UNEVEN, dtype=dtype)
+    expected, traj = on(case, "cuda"), on_device(case)
+    loss = loss_of(case, expected)
+    copied.clear()
+    grads = rg.bptt(traj, loss)
+    assert copied == [8]  # the loss
+    truth = rg.bptt(expected, loss)
+    assert isinstance(grads, rg.DeviceGradients)
+    assert grads.loss == pytest.approx(truth.loss, rel=1e-15)
+    for name, value in vars(truth).items():
+        if name != "loss" and value is not None and value.size:
+            np.testing.assert_array_equal(host(getattr(grads, name)), value, err_msg=name)
+    assert_gradients(grads.to_host(), truth, 1e-15)
+    assert grads.norm() == truth.norm()
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weights", [None, "last", "mask"])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_are_those_of_the_cpu(kind, weights, dtype, copied):
+    case = make_case("vanilla", p=35, n=2, T=5, lengths=UNEVEN, dtype=dtype)  # more outputs than a sum has parts
+    y = (3 * case.rng.standard_normal((5, 3, 35))).astype(dtype)
+    target, name = random_target(case.rng, kind, y.shape)
+    target = target if target.dtype.kind == "i" else target.astype(dtype)
+    given = case.rng.random((5, 3)) * (case.rng.random((5, 3)) < 0.7) if weights == "mask" else weights
+    steps = np.arange(1, 6)[:, None]
+    counts = (steps == case.ends if weights == "last" else steps <= case.ends) & (weights != "mask" or given != 0)
+    target[~counts] = -100 if target.dtype.kind == "i" else np.nan
+    rtol = DTYPES[dtype] / 10
+    for reduction in ("sum", "mean"):
+        make = getattr(rg.losses, name)
+        expected = make(target, given, reduction=reduction)(y, case.ends)
+        there = make(to_device(target), given, reduction=reduction)
+        ways = [(there, to_device(y)), (make(target, given, reduction=reduction), to_device(y))]
+        for loss, at in ways:
+            copied.clear()
+            found = loss(at, case.ends)
+            assert max(copied) == 8
+            assert found.value == pytest.approx(expected.value, rel=rtol)
+            assert_close(host(found.dy), expected.dy, rtol, "dy")
+            assert_close(host(found.steps), expected.steps, rtol, "steps")
+        same = make(target, given, reduction=reduction)(y, case.ends, backend="cuda")
+        assert isinstance(same.dy, np.ndarray) and same.dy.dtype == y.dtype
+        assert_close(same.dy, expected.dy, rtol)
+
+
+@inside
+def test_targets_on_the_device_that_do_not_fit():
+    y = to_device(np.zeros((4, 3, 5)))
+    hole, wide = np.zeros((4, 3, 5)), np.zeros((4, 3, 5))
+    hole[2, 1, 4], wide[3, 0, 0] = np.nan, 1.5
+    labels = np.zeros((4, 3), int)
+    labels[1, 2] = 5
+    for name, target, message in (
+        ("squared_error", hole, r"target is not finite at index \(2, 1, …\)"),
+        ("binary_cross_entropy", wide, r"target is not in \[0, 1\] at index \(3, 0, …\)"),
+        ("cross_entropy", labels, r"target has a label out of range at index \(1, 2\); they must be in 0…4"),
+        ("cross_entropy", -labels, r"target has a label out of range at index \(1, 2\)"),
+        ("squared_error", np.zeros((4, 3, 6)), r"target has shape \(4, 3, 6\); it must have shape \(4, 3, 5\)"),
+        ("squared_error", np.zeros((4, 3, 5), np.float32), "target has dtype float32; it must be float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            getattr(rg.losses, name)(to_device(target))(y)
+    with pytest.raises(ValueError, match="target lives on a GPU, and the outputs do not"):
+        rg.losses.squared_error(to_device(wide))(wide)
+    with pytest.raises(ValueError, match="weights live on a GPU; they must be given on the host"):
+        rg.losses.squared_error(wide, to_device(np.ones(4)))
+    one = rg.losses.sum_of_squares(to_device(np.ones((4, 5))))(to_device(np.zeros((4, 1, 5))))
+    assert one.value == 20
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_chains_of_device_arrays_stay_on_the_device(cell, dtype, copied):
+    case = make_case(cell, n=3, lengths=UNEVEN, dtype=dtype)
+    chain, expected = rg.jacobian_chain(on_device(case)), rg.jacobian_chain(on(case, "cuda"))
+    u = case.rng.standard_normal(case.s0.shape).astype(dtype)
+    copied.clear()
+    found = [chain.product(4, 1), chain.all_to(3), chain.all_from(2), chain.vjp(to_device(u), 4, 1)]
+    found.append(chain.jvp(to_device(u), 4, 1))
+    states = rg.CELLS[cell].states
+    block = states[-1], states[0]
+    found.append(chain.product(4, 1, block=block))
+    assert max(copied) <= 8 * case.x.shape[1]  # whether a number is out of range
+    truth = [expected.product(4, 1), expected.all_to(3), expected.all_from(2), expected.vjp(u, 4, 1)]
+    truth += [expected.jvp(u, 4, 1), expected.product(4, 1, block=block)]
+    for value, other in zip(found, truth, strict=True):
+        assert_close(host(value), other, 4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(host(chain.product(2, 2)), expected.product(2, 2))
+    np.testing.assert_array_equal(host(chain.all_from(5)), expected.all_from(5))
+    with pytest.raises(ValueError, match="u is a ndarray on the host; it must lie on the GPU as traj does"):
+        chain.vjp(u, 4, 1)
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_and_float64_of_device_arrays(dtype, copied):
     case = make_case("gru_delayed", n=2, T=4, lengths=[4, 2, 1], dtype=dtype)
-    traj, expected = rg.rollout(case.net, to_device(case.x), to_device(case.s0), case.lengths), on(case, "cuda")
+    traj, expected = on_device(case), on(case, "cuda")
+    chain, truth = rg.jacobian_chain(traj), rg.jacobian_chain(expected)
     for ord in (2, "fro"):
-        found = rg.jacobian_chain(traj).log_norms(ord)
-        np.testing.assert_array_equal(found, rg.jacobian_chain(expected).log_norms(ord))
+        for block in (None, ("r", "h")):
+            copied.clear()
+            found = chain.log_norms(ord, block=block)
+            assert max(copied) == 8
+            np.testing.assert_array_equal(host(found), truth.log_norms(ord, block=block))
+            np.testing.assert_array_equal(
+                host(chain.log_norms_to(3, ord, block=block)), truth.log_norms_to(3, ord, block=block)
+            )
+            for t, k in ((4, 1), (2, 2), (4, 4), (0, 0)):
+                one = host(chain.log_norm(t, k, ord, block=block))
+                np.testing.assert_allclose(
+                    one, truth.log_norm(t, k, ord, block=block), rtol=0, atol=4e-6 if dtype == "float32" else 1e-12
+                )
     wide, truth = (rg.jacobian_chain(of).jacobians.in_float64() for of in (traj, expected))
     assert wide.update_s.dtype == np.float64 and _cuda.is_device_array(wide.update_s)
     np.testing.assert_array_equal(wide.dense().copy_to_host(), truth.dense())
+
+
+@inside
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_products_of_device_arrays_beyond_the_range_of_floats():
+    case = make_case("linear", n=3, T=5)
+    still = {"b": 0 * case.net.b, "W": np.diag([1e200, 1e-200, 0.0])[None]}
+    case = dataclasses.replace(case, net=case.net.replace(**still), x=0 * case.x, s0=0 * case.s0)
+    chain = rg.jacobian_chain(on_device(case))
+    np.testing.assert_allclose(host(chain.log_norm(5, 0)), 1000 * np.log(10))
+    np.testing.assert_array_equal(
+        host(chain.log_norm(4, 0, block=("h", "h"), ord="fro")), host(chain.log_norms("fro"))[:, 4, 0]
+    )
+    with pytest.raises(OverflowError, match=r"entries above 2\^\d+, beyond float64; use log_norm"):
+        chain.product(5, 0)
+    assert host(chain.product(1, 0))[0, 0, 0] == 1e200
+    tiny = np.full(case.s0.shape, 1e200)
+    with pytest.raises(OverflowError):
+        chain.vjp(to_device(tiny), 1, 0)
+    tiny[:] = 1e300
+    assert host(chain.jvp(to_device(1e-300 * tiny), 1, 0))[0, 0, 0] == 1e200
+
+
+@inside
+def test_norms_that_were_not_found_are_an_error(monkeypatch):
+    from rnngrad.kernels import cuda as kernels
+
+    chain = rg.jacobian_chain(on_device(make_case("vanilla", n=2, T=3)))
+    monkeypatch.setattr(kernels, "chain_norms", lambda out, *rest: out.copy_to_device(np.full(out.shape, np.nan)))
+    with pytest.raises(rg.ConvergenceError, match="was not found by Lanczos steps; ask for ord='fro'"):
+        chain.log_norms()
+
+
+class Lent:
+    """Memory of the host that says it is a GPU's, by DLPack alone."""
+
+    def __init__(self, array, kind=2):
+        self.array, self.kind = array, kind
+
+    def __dlpack_device__(self):
+        return self.kind, 0
+
+    def __dlpack__(self, stream):
+        assert stream == 1
+        return self.array.__dlpack__()
+
+
+@inside
+def test_arrays_lent_by_dlpack_alone():
+    case = make_case("gru", T=6, dtype="float32")
+    every = np.repeat(case.x, 2, axis=0)
+    for x in (case.x, every[::2], np.asfortranarray(case.x)):
+        traj = rg.rollout(case.net, Lent(x), Lent(case.s0))
+        assert isinstance(traj, rg.DeviceTrajectory)
+        np.testing.assert_array_equal(host(traj.states), on(case, "cuda").states)
+    target = np.random.default_rng(0).integers(0, 2, (6, 3))
+    found = rg.bptt(traj, rg.losses.cross_entropy(Lent(target)))
+    assert_gradients(found.to_host(), rg.bptt(on(case, "cuda"), rg.losses.cross_entropy(target)), 1e-6)
+    with pytest.raises(ValueError, match="x has dtype int64; it must be float32"):
+        rg.rollout(case.net, Lent(np.ones((6, 3, 3), np.int64)))
+    assert _cuda.is_device_array(Lent(case.x))
+    assert not _cuda.is_device_array(Lent(case.x, kind=1)) and not _cuda.is_device_array(case.x)
 
 
 @inside

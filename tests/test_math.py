@@ -36,6 +36,12 @@ def run_logistic(x, out):
         out[3, i] = _math.logistic(x[i])
 
 
+@numba.njit(error_model="numpy")
+def run_log(x, out):
+    for i in range(x.size):
+        out[0, i], out[1, i] = _math.log(x[i]), _math.exp_minus(x[i])
+
+
 def run_phi(kind):
     @numba.njit(error_model="numpy")
     def run(x, out):
@@ -98,6 +104,18 @@ def softplus(x):
 
 def logistic_slope(x):
     return logistic(x) * logistic(-x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logarithm_and_exponential_of_a_negative_number(dtype):
+    info, rng = np.finfo(dtype), np.random.default_rng(0)
+    near = 1 + rng.standard_normal(300) * 10.0 ** rng.uniform(-7, -1, 300)
+    edges = np.sqrt(0.5) * np.array([1 - 1e-7, 1, 1 + 1e-7, 2 * (1 - 1e-7), 2, 2 * (1 + 1e-7)])
+    x = np.concatenate([2.0 ** np.linspace(info.minexp, info.maxexp - 0.01, 400), near, edges, [1.0]])
+    x = x.astype(dtype)
+    assert_ulp(evaluate(run_log, x, dtype, rows=2)[0], x, mpmath.log, VALUE_ULP)
+    x = grid(dtype, RANGE[dtype])
+    assert_ulp(evaluate(run_log, x, dtype, rows=2)[1], x, lambda x: mpmath.exp(-abs(x)), VALUE_ULP)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, _cuda
+from ..device_input import device_array
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
@@ -20,8 +21,8 @@ from .steps import Steps
 class DeviceTrajectory(Steps):
     """States of a network along inputs that lie on the GPU.
 
-    :func:`rnngrad.jacobians` takes it and gives a device array; chains of Jacobians take it and give NumPy arrays. For
-    everything else there is :meth:`to_host`.
+    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms) and :func:`rnngrad.bptt` take it and
+    give device arrays. For everything else there is :meth:`to_host`.
 
     Attributes
     ----------
@@ -69,33 +70,6 @@ class DeviceTrajectory(Steps):
 def is_on_device(traj: Any) -> bool:
     """Whether a trajectory's arrays lie on the GPU."""
     return isinstance(traj, DeviceTrajectory)
-
-
-def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Any:
-    """A C-contiguous device array of finite numbers, with the shape asked for; others are copied on the device."""
-    where = getattr(value, "__dlpack_device__", None)
-    if where is not None and not _cuda.simulated() and where()[1] != _cuda.load().get_current_device().id:
-        raise ValueError(
-            f"{name} lives on GPU {where()[1]}, and GPU {_cuda.load().get_current_device().id} is the current one; "
-            "they must be the same"
-        )
-    out = _cuda.as_device_array(value)
-    if out.dtype != dtype:
-        raise ValueError(
-            f"{name} has dtype {out.dtype}; it must be {np.dtype(dtype).name} as net is (precisions are never mixed)"
-        )
-    fits = out.ndim == len(shape) and all(a == b for a, b in zip(out.shape, shape) if isinstance(b, int))
-    if not fits or out.size == 0:
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{name} has shape {out.shape}; it must have shape ({wanted}), none of them 0")
-    kernels = find_backend("cuda")
-    if not out.is_c_contiguous():
-        out = kernels.contiguous(out)
-    bad = kernels.first_not_finite(out)
-    if (bad >= 0).any():
-        j = int(np.argmax(bad >= 0))
-        raise ValueError(f"{name} is not finite at index ({int(bad[j])}, {j}, …); all of it must be finite")
-    return out
 
 
 def device_rollout(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> DeviceTrajectory:

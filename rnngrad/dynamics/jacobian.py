@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _cuda
+from .._arrays import empty_beside
 from .._memory import empty
 from ..kernels import backend as find_backend
 from .rollout import Trajectory, constants, input_runs, second_weights
@@ -212,14 +213,9 @@ class FactoredJacobians:
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""
         T, B = self.update_s.shape[:2]
-        J = _beside(self.update_s, (T, B, self.net.N, self.net.N), self.net.dtype)
+        J = empty_beside(self.update_s, (T, B, self.net.N, self.net.N), self.net.dtype)
         find_backend(self.backend).dense(J, *self.arrays, self.net.W, second_weights(self.net))
         return J
-
-
-def _beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An uninitialised array where the other one lies: on the host or on the GPU."""
-    return _cuda.empty(shape, dtype) if _cuda.is_device_array(array) else empty(shape, dtype)
 
 
 def _wide(array: Any) -> Any:
@@ -235,7 +231,7 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     P, P2 = traj.a.shape[2], traj.a2.shape[2]
     Q, Q2 = (S, P) if net.cell.two_stage else (0, 0)
     shapes = ((S, S), (S, P), (S, P2), (Q,), (Q2,), (S,))
-    arrays = [_beside(traj.states, (T, B, *shape, n), net.dtype) for shape in shapes]
+    arrays = [empty_beside(traj.states, (T, B, *shape, n), net.dtype) for shape in shapes]
     find_backend(traj.backend).factors(net.cell, net.phi)(
         *arrays, traj.states, traj.a, traj.a2, traj.lengths, constants(net)
     )

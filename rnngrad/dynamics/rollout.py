@@ -76,7 +76,7 @@ def rollout(
     net : Network, Stack, BatchNormLSTM or System
     x : array (T, B, m), or (T, m) for one sequence (then B = 1)
         Inputs; None runs ``steps`` steps with zero input. An array on a GPU (CuPy, PyTorch: anything with
-        ``__cuda_array_interface__``) stays there, and the result is a :class:`DeviceTrajectory`.
+        ``__cuda_array_interface__`` or DLPack) stays there, and the result is a :class:`DeviceTrajectory`.
     s0 : array (B, S, n), (S, n) or, with one state vector per unit, (n,)
         Initial state (of a stack: the joint state, S = 1 and n = N); zeros by default. Without the batch axis it starts
         every sample; without x its batch axis sets B.

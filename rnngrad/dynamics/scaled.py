@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import empty_beside
 from .._blas import one_blas_thread
-from .._memory import empty
 from ..kernels import backend as find_backend
 
 _LN2 = np.log(2.0)
@@ -22,8 +22,8 @@ Scaled = tuple[NDArray, NDArray]
 
 
 def scaled_arrays(steps: int, rows: NDArray) -> Scaled:
-    """Room for ``steps`` times as many rows."""
-    return empty((steps, *rows.shape), rows.dtype), empty((steps, len(rows)), np.int64)
+    """Room for ``steps`` times as many rows, where they lie."""
+    return empty_beside(rows, (steps, *rows.shape), rows.dtype), empty_beside(rows, (steps, len(rows)), np.int64)
 
 
 @dataclass(frozen=True)

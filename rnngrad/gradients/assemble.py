@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._memory import empty
+from .. import _cuda
+from .._arrays import concatenated, contiguous, empty_beside, rows
 from ..dynamics.device import is_on_device
 from ..dynamics.jacobian import through_output
 from ..dynamics.rollout import Trajectory, input_runs
@@ -88,16 +89,39 @@ class Gradients(OfParameters):
                 yield item.name, value
 
 
-def evaluate(traj: Any, loss: Loss) -> LossValue:
-    """The loss at the trajectory's outputs."""
+@dataclass(frozen=True)
+class DeviceGradients(Gradients):
+    """Gradients along a :class:`rnngrad.DeviceTrajectory`: device arrays, all but ``loss`` and what has no elements.
+
+    They have ``__cuda_array_interface__``, so CuPy and PyTorch read them in place.
+    """
+
+    def norm(self) -> float:
+        """Euclidean norm over all parameters, whose gradients are copied to the host for it."""
+        return self.to_host().norm()
+
+    def to_host(self) -> Gradients:
+        """The same as NumPy arrays: everything is copied."""
+        copies = {}
+        for item in fields(Gradients):
+            value = getattr(self, item.name)
+            if item.name != "loss" and value is not None:
+                copies[item.name] = np.empty(value.shape, value.dtype)
+                if value.size:
+                    _cuda.download(value, copies[item.name])
+        return Gradients(loss=self.loss, **copies)
+
+
+def evaluate(traj: Any, loss: Loss, on_device: bool = False) -> LossValue:
+    """The loss at the trajectory's outputs; ``on_device``: on the GPU, if the trajectory lies there."""
     if not isinstance(loss, Loss):
         raise ValueError(
             f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)"
         )
-    if is_on_device(traj):
-        raise ValueError("traj lives on a GPU, and losses are evaluated on the host; give traj.to_host()")
+    if is_on_device(traj) and not on_device:
+        raise ValueError("traj lives on a GPU, and this is computed from arrays on the host; give traj.to_host()")
     traj.require_finite()
-    return loss(traj.y, traj.lengths)
+    return loss(traj.y, traj.lengths, getattr(traj, "backend", "auto"))
 
 
 def output_adjoint(traj: Any, dy: NDArray, V: NDArray | None = None) -> NDArray:
@@ -105,8 +129,8 @@ def output_adjoint(traj: Any, dy: NDArray, V: NDArray | None = None) -> NDArray:
     net = traj.net
     V = net.V if V is None else V
     if V is None:
-        return np.ascontiguousarray(dy)
-    gh = empty((traj.T * traj.B, net.n), net.dtype)
+        return contiguous(dy)
+    gh = empty_beside(dy, (traj.T * traj.B, net.n), net.dtype)
     find_backend(traj.backend).input_adjoint(gh, dy.reshape(-1, 1, net.p), V[None], input_runs((0,)))
     return gh.reshape(traj.T, traj.B, net.n)
 
@@ -125,19 +149,17 @@ def readout_gradients(traj: Any, dy: NDArray, h: NDArray | None = None) -> dict[
     kernels = find_backend(traj.backend)
     dy = dy.reshape(-1, net.p)
     return {
-        "V": kernels.outer(
-            dy, 0, net.p, np.ascontiguousarray(traj.h if h is None else h).reshape(len(dy), net.n), net.n
-        ),
+        "V": kernels.outer(dy, 0, net.p, contiguous(traj.h if h is None else h).reshape(len(dy), net.n), net.n),
         "c": kernels.column_sums(dy),
     }
 
 
 def emitted(traj: Trajectory) -> NDArray:
     """What the first product acted on, e = emit(s_{t-1}); its first n columns when rows are longer."""
-    rows = traj.T * traj.B
+    count = traj.T * traj.B
     if traj.net.cell.emits_state:
-        return traj.states[:-1].reshape(rows, -1)
-    return traj.emitted.reshape(rows, -1)
+        return traj.states[: traj.T].reshape(count, traj.net.N)
+    return traj.emitted.reshape(count, traj.net.n)
 
 
 @functools.singledispatch
@@ -172,16 +194,16 @@ def weight_gradients(
     net = traj.net
     cell, n, m = net.cell, net.n, net.m
     kernels = find_backend(traj.backend)
-    rows = traj.T * traj.B
+    count = traj.T * traj.B
 
     def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any) -> dict[str, NDArray]:
-        da, flat = da.reshape(rows, -1, n), x.reshape(rows, m)
+        da, flat = da.reshape(count, -1, n), x.reshape(count, m)
         dU = [
             kernels.outer(da, p * n, length * n, flat, m).reshape(length, n, m) for _, p, length in input_runs(inputs)
         ]
         return {
-            "W" + suffix: kernels.outer(da, 0, recurrent * n, e.reshape(rows, -1), n).reshape(recurrent, n, n),
-            "U" + suffix: np.concatenate(dU),
+            "W" + suffix: kernels.outer(da, 0, recurrent * n, e.reshape(count, -1), n).reshape(recurrent, n, n),
+            "U" + suffix: concatenated(dU),
         }
 
     out = stage("", da, e, cell.recurrent, cell.inputs)
@@ -193,7 +215,7 @@ def weight_gradients(
 def bias_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDArray]:
     """sum over t, b of da, for b and b2."""
     kernels, cell, shape = find_backend(traj.backend), traj.net.cell, (traj.T * traj.B, -1, traj.net.n)
-    out = {"b": kernels.column_sums(da.reshape(shape))[list(cell.biases)]}
+    out = {"b": rows(kernels.column_sums(da.reshape(shape)), cell.biases)}
     if cell.two_stage:
         out["b2"] = kernels.column_sums(da2.reshape(shape))
     return out
@@ -202,11 +224,11 @@ def bias_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDA
 def to_inputs(traj: Trajectory, da: NDArray, da2: NDArray, weights: Mapping[str, NDArray]) -> NDArray:
     """U^T da + U2^T da2 as (T, B, m), for U, U2 among ``weights``."""
     net, kernels = traj.net, find_backend(traj.backend)
-    rows = traj.T * traj.B
-    dx = empty((rows, net.m), net.dtype)
+    count = traj.T * traj.B
+    dx = empty_beside(da, (count, net.m), net.dtype)
     if net.m > 0:
-        kernels.input_adjoint(dx, da.reshape(rows, -1, net.n), weights["U"], input_runs(net.cell.inputs))
+        kernels.input_adjoint(dx, da.reshape(count, -1, net.n), weights["U"], input_runs(net.cell.inputs))
         if net.cell.two_stage:
             every = input_runs(range(len(net.cell.gates2)))
-            kernels.input_adjoint(dx, da2.reshape(rows, -1, net.n), weights["U2"], every, more=True)
+            kernels.input_adjoint(dx, da2.reshape(count, -1, net.n), weights["U2"], every, more=True)
     return dx.reshape(traj.x.shape)

@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._memory import empty_like
+from .. import _cuda
+from .._arrays import assign, empty_beside
+from ..dynamics.device import DeviceTrajectory, is_on_device
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import Trajectory, constants, second_weights, tile_rows
 from ..dynamics.stack import StackTrajectory, reverse
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss
-from .assemble import Gradients, evaluate, explicit_gradients, output_adjoint, readout_gradients, recurrent_gradients
+from .assemble import (
+    DeviceGradients,
+    Gradients,
+    evaluate,
+    explicit_gradients,
+    output_adjoint,
+    readout_gradients,
+    recurrent_gradients,
+)
 from .stack import StackGradients
 from .truncated import full_adjoints, truncated_bptt
 
@@ -29,14 +39,15 @@ def bptt(traj: Any, loss: Loss) -> Any:
 
     Parameters
     ----------
-    traj : Trajectory, StackTrajectory or EncoderDecoderTrajectory
+    traj : Trajectory, DeviceTrajectory, StackTrajectory or EncoderDecoderTrajectory
     loss : Loss
-        From :mod:`rnngrad.losses`.
+        From :mod:`rnngrad.losses`. Along a DeviceTrajectory it is evaluated on the GPU; its target may lie there too.
 
     Returns
     -------
-    Gradients, StackGradients or EncoderDecoderGradients
-        All parameters, x, s_0, and dL/ds_t for every t. A padded step contributes nothing.
+    Gradients, DeviceGradients, StackGradients or EncoderDecoderGradients
+        All parameters, x, s_0, and dL/ds_t for every t. A padded step contributes nothing. Of a DeviceTrajectory,
+        device arrays, and the loss as the one number that is copied to the host.
 
     Raises
     ------
@@ -45,9 +56,12 @@ def bptt(traj: Any, loss: Loss) -> Any:
     """
     if isinstance(traj.net, System) or getattr(traj.net, "feedback", False):  # one segment over the whole sequence
         return truncated_bptt(traj, loss, k1=traj.T, k2=traj.T)
-    value = evaluate(traj, loss)
+    value = evaluate(traj, loss, on_device=True)
     grads = backpropagate(traj, output_adjoint(traj, value.dy))
-    return dataclasses.replace(grads, loss=value.value, **readout_gradients(traj, value.dy))
+    grads = dataclasses.replace(grads, loss=value.value, **readout_gradients(traj, value.dy))
+    if is_on_device(traj):  # whoever reads them in place is told of no stream to wait for
+        _cuda.synchronize()
+    return grads
 
 
 @functools.singledispatch
@@ -60,8 +74,9 @@ def backpropagate(traj: Any, gh: NDArray, last: NDArray | None = None) -> Any:
     raise NotImplementedError(type(traj).__name__)
 
 
-@backpropagate.register
-def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None = None) -> Gradients:
+@backpropagate.register(DeviceTrajectory)
+@backpropagate.register(Trajectory)
+def _backpropagate_network(traj: Any, gh: NDArray, last: NDArray | None = None) -> Gradients:
     net = traj.net
     if isinstance(net, System):
         direct = gh[:, :, None].copy()
@@ -71,14 +86,15 @@ def _backpropagate_network(traj: Trajectory, gh: NDArray, last: NDArray | None =
         G = full_adjoints(jacobians, direct)
         return Gradients(loss=0.0, s=G, s0=G[0], **explicit_gradients(traj, jacobians, G[1:]))
     gs, da, da2 = adjoints(traj, gh, last)
-    return Gradients(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
+    kind = DeviceGradients if is_on_device(traj) else Gradients
+    return kind(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
 
 
-def adjoints(traj: Trajectory, gh: NDArray, last: NDArray | None = None) -> tuple[NDArray, NDArray, NDArray]:
+def adjoints(traj: Any, gh: NDArray, last: NDArray | None = None) -> tuple[NDArray, NDArray, NDArray]:
     """dL/ds_t (T+1, B, S, n), dL/da_t (T, B, P, n), dL/da2_t (T, B, P2, n) of a network; see ``backpropagate``."""
     net = traj.net
-    gs, da, da2 = empty_like(traj.states), empty_like(traj.a), empty_like(traj.a2)
-    gs[-1] = 0 if last is None else last
+    gs, da, da2 = (empty_beside(array, array.shape, array.dtype) for array in (traj.states, traj.a, traj.a2))
+    assign(gs[traj.T], 0 if last is None else last)
     find_backend(traj.backend).backprop(net.cell, net.phi)(
         gs,
         da,

@@ -1,9 +1,10 @@
 """CPU kernels: parallel over batch tiles or rows, one BLAS thread inside each.
 
-A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``); plain kernels
-elsewhere.
+A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``curvature``, ``output``), or per kind
+of loss; plain kernels elsewhere.
 """
 
+from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
 from .curvature import curvature
@@ -22,6 +23,7 @@ from .fixed_point import (
 from .frames import dense_frames, tangent_frames
 from .jacobian import dense, factors
 from .linear import dense_newton_directions, newton_directions
+from .loss import loss
 from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
@@ -29,7 +31,7 @@ from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
 from .scaling import fold
-from .singular_values import SWEEPS, graded_singular_values
+from .singular_values import graded_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
 
@@ -60,6 +62,7 @@ __all__ = [
     "gated_slope",
     "graded_singular_values",
     "input_adjoint",
+    "loss",
     "orthonormalize",
     "outer",
     "output",

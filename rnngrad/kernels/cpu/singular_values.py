@@ -10,9 +10,8 @@ import math
 import numpy as np
 
 from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..rotation import SWEEPS, is_orthogonal, rotation, rounding_exponent
 from .scaling import normalize
-
-SWEEPS = 40
 
 
 @inner()
@@ -31,22 +30,13 @@ def dot(x, y):
 
 
 @inner()
-def _rotate(x, y, shift, tol):
-    """Make rows x and y 2^-shift (shift >= 0, y the smaller) orthogonal, in place; whether they were not.
-
-    With z = 2^-shift, a = |x|^2, b = |y|^2, g = x.y the angle has tan = z t, t = sign(d) g / (|d|/2 + sqrt(d^2/4 +
-    g^2 z^2)), d = a - b z^2: for a tiny z it takes from y what lies along x, and leaves x.
-    """
+def _rotate(x, y, shift):
+    """Make rows x and y 2^-shift (shift >= 0, y the smaller) orthogonal, in place; whether they were not."""
     a, b, g = dot(x, x), dot(y, y), dot(x, y)
-    if not abs(g) > tol * math.sqrt(a * b):
+    if is_orthogonal(a, b, g, x.size):
         return False
     z = 2.0 ** -min(shift, 1000)
-    half = (a - b * z * z) / 2
-    t = g / (abs(half) + math.sqrt(half * half + g * g * z * z))
-    if half < 0:
-        t = -t
-    c = 1 / math.sqrt(1 + t * t * z * z)
-    s = t * c
+    c, s = rotation(a, b, g, z)
     for i in range(x.size):
         u, v = x[i], y[i]
         x[i] = c * u + s * z * z * v
@@ -67,8 +57,7 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
     sweeps[B] is how many it took; SWEEPS + 1 where that was not enough.
     """
     _, N, M = X.shape
-    tol = M * 2.220446049250313e-16
-    given, floor = np.empty(N, np.int64), -53 + math.log2(4.0 * N)
+    given, floor = np.empty(N, np.int64), rounding_exponent(N)
     for b in range(start, stop):
         rows, e = X[b], exponents[b]
         taken = 0
@@ -85,9 +74,9 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
             for i in range(N - 1):
                 for j in range(i + 1, N):
                     if e[i] >= e[j]:
-                        turned |= _rotate(rows[i], rows[j], e[i] - e[j], tol)
+                        turned |= _rotate(rows[i], rows[j], e[i] - e[j])
                     else:
-                        turned |= _rotate(rows[j], rows[i], e[j] - e[i], tol)
+                        turned |= _rotate(rows[j], rows[i], e[j] - e[i])
             if not turned:
                 break
         sweeps[b] = taken

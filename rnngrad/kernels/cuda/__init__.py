@@ -8,37 +8,54 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import BackendError
+from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
+from .curvature import curvature
 from .frames import tangent_frames
 from .jacobian import dense, factors
-from .norms import chain_norms
+from .loss import first_outside, loss, one_hot, total
+from .norms import chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
-from .resident import contiguous, first_not_finite, in_float64
+from .resident import contiguous, first_not_finite, in_float64, swapped, unit_rows
 from .rollout import rollout
+from .scaling import fold, normalize
+from .singular_values import graded_singular_values
 from .tangent import tangent_chain
 
 __all__ = [
+    "SWEEPS",
     "adjoint_chain",
     "affine",
     "backprop",
     "chain_norms",
     "column_sums",
     "contiguous",
+    "curvature",
     "dense",
     "factors",
     "first_not_finite",
+    "first_outside",
+    "fold",
+    "graded_singular_values",
     "in_float64",
     "input_adjoint",
-    "outer",
+    "loss",
+    "normalize",
+    "one_hot",
     "orthonormalize",
+    "outer",
     "output",
     "output_vjp",
     "rollout",
+    "swapped",
     "tangent_chain",
     "tangent_frames",
+    "total",
+    "unit_rows",
+    "unsettled",
 ]
 
 

@@ -1,7 +1,7 @@
 """Norms of every product Phi(t, k) of a row of the heat map, t fixed, without keeping the products: a block for each t.
 
 The method is the CPU's: Lanczos steps on M M^T from the vector that belonged to the lag before. Everything is float64,
-whatever the network is; the logarithm is taken on the host.
+whatever the network is.
 """
 
 import functools
@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from ... import _cuda
+from ..._math import log
 from ..tridiagonal import SETTLED, largest_eigenvalue
 from . import block, pieces
 from .block import KEYS, MOST_ROWS
@@ -21,6 +22,7 @@ cuda = _cuda.load()
 
 _LANES = 32  # parts of an inner product
 _LOWEST = -(1 << 60)  # in the place of the exponent of a zero row
+_LN2 = math.log(2.0)
 _DTYPE = np.dtype(np.float64)
 
 
@@ -111,18 +113,18 @@ def _ritz_vector(out, s0, R, Q, q0, a, b, j, theta):
 
 @functools.cache
 def make(level):
-    """Kernel of ``chain_norms``: squares[i, b, k] 4^powers[i, b, k] are the squares of the norms, NaN beyond."""
+    """Kernel of ``chain_norms``."""
     step = adjoint_step(_DTYPE, False)
     widest = block.widest(1.0)
 
     @_cuda.Kernel
     def run(
-        squares, powers, times, eye, tilt, odd, even, A, Q, tri, u, start, tops, exponents, sample, none, update_s,
+        out, times, eye, tilt, odd, even, A, Q, tri, u, start, tops, exponents, sample, none, update_s,
         update_a, update_a2, inner_s, inner_a, emit_s, W, W2, by_s, by_a, by_a2, in_s, in_a, by_e, scratch, numbers,
         rows, first, last, spectral, G, P2, emits_state,
     ):  # fmt: skip
-        # squares, powers[times, B, T+1]  eye[R, S, n]  odd, even[blocks R, S, n]  tops, exponents[blocks, R]
-        B, ends = squares.shape[1], squares.shape[2]
+        # out[times, B, T+1]  eye[R, S, n]  odd, even[blocks R, S, n]  tops, exponents[blocks, R]
+        B, ends = out.shape[1], out.shape[2]
         R, n = eye.shape[0], eye.shape[2]
         columns, most, own = last - first, 2 * R + 40, cuda.blockIdx.x * R
         a0, q0, t0, u0 = own * columns, own * (most + 1), cuda.blockIdx.x * 2 * most, cuda.blockIdx.x * columns
@@ -157,8 +159,7 @@ def make(level):
                 r, s, j = item // (eye.shape[1] * n), item // n % eye.shape[1], item % n
                 odd[own + r, s, j] = eye[r, s, j]
             for k in range(cuda.threadIdx.x, ends, cuda.blockDim.x):
-                squares[i, b, k] = math.nan
-                powers[i, b, k] = 0
+                out[i, b, k] = math.nan
             cuda.syncthreads()
             turn, parity, t = 0, 0, times[i]
             while t >= 0:
@@ -186,8 +187,10 @@ def make(level):
                 else:
                     square = _dot(A, a0, A, a0, R * columns, parts)
                 if cuda.threadIdx.x == 0:
-                    squares[i, b, t] = square
-                    powers[i, b, t] = top if top > _LOWEST else 0
+                    if 0.0 < square < math.inf:
+                        out[i, b, t] = log(square) / 2.0 + top * _LN2
+                    else:  # no number stays none
+                        out[i, b, t] = -math.inf if square == 0.0 else square
                 if t > 0:
                     new = even if parity == 0 else odd
                     for g in range(0, R, rows):
@@ -216,9 +219,8 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
     numbers = rows * (G + P2 + 1) * n
     level, _ = block.placement(8, W.size + W2.size, -(-numbers // block.TILE), _cuda.shared_limit())
     kernel = make(level)
-    powers = np.zeros(out.shape, np.int64)
     i = np.arange(R)
-    operands = [pieces.written(out, 1), pieces.written(powers, 1)]
+    operands = [pieces.written(out, 1)]
     operands += [pieces.whole(array) for array in (times, eye, 0.05 * np.sin(1.7 * i * i + 0.3))]
     operands += [pieces.read(partial, 1) for partial in factors]
     operands += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
@@ -226,7 +228,7 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
     bytes_each = 8 * (scratch_numbers + (numbers if level == block.GLOBAL else 0))
     blocks = pieces.blocks_with_room(min(len(times) * out.shape[1], 2 * _cuda.processors()), bytes_each)
 
-    def piece(start, stop, squares, powers, times, eye, tilt, *others):
+    def piece(start, stop, out, times, eye, tilt, *others):
         count = min(blocks, len(times) * (stop - start))
         scratch, shared = block.scratch(level, count, numbers, W.size + W2.size, _DTYPE)
         vectors = [_cuda.empty((count * R, S, n), _DTYPE) for _ in range(2)]
@@ -235,10 +237,32 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
         integers = [_cuda.empty(shape, np.int64) for shape in ((count, R), (count, R), (count * R,))]
         none = _cuda.empty((1, 1, 1), _DTYPE)
         kernel(
-            count, _cuda.threads(max(R * width, rows * n)), shared, squares, powers, times, eye, tilt, *vectors, *flat,
+            count, _cuda.threads(max(R * width, rows * n)), shared, out, times, eye, tilt, *vectors, *flat,
             *integers, none, *others, scratch, numbers, rows, first, last, bool(spectral), G, P2, emits_state,
         )  # fmt: skip
 
     pieces.run(piece, out.shape[1], operands, "the norms of one sample", (blocks * bytes_each, 0))
-    with np.errstate(divide="ignore"):  # a product that is zero
-        out[:] = np.log(out) / 2 + powers * math.log(2.0)
+
+
+@functools.cache
+def make_unsettled():
+    """Kernel ``run(found, out, times)``: found[0] is set where a norm of k <= times[i] is no number."""
+
+    @_cuda.Kernel
+    def run(found, out, times):
+        I, B, K = out.shape
+        for item in range(cuda.grid(1), I * B * K, cuda.gridsize(1)):
+            i, b, k = item // (B * K), item // K % B, item % K
+            if k <= times[i] and math.isnan(out[i, b, k]):
+                cuda.atomic.max(found, 0, numba.int64(1))
+
+    return run
+
+
+def unsettled(out, times):
+    """Whether ``chain_norms`` left a NaN in its result, a device array, where there should be a norm."""
+    found, threads = _cuda.upload(np.zeros(1, np.int64)), _cuda.threads(out.size)
+    make_unsettled()(-(-out.size // threads), threads, 0, found, out, _cuda.upload(times))
+    answer = np.empty(1, np.int64)
+    _cuda.download(found, answer)
+    return bool(answer[0])

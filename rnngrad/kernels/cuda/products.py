@@ -136,13 +136,12 @@ def _parts(rows):
 
 
 def outer(da, first, columns, x, m):
-    """sum_r da[r, first : first + columns] x[r, :m]^T as (columns, m)."""
+    """sum_r da[r, first : first + columns] x[r, :m]^T as (columns, m), where da lies."""
     da, x = da.reshape(len(da), -1), x.reshape(len(x), -1)
-    out = np.zeros((columns, m), da.dtype)
-    if not out.size:
-        return out
+    if not columns * m:
+        return np.zeros((columns, m), da.dtype)
     count, chunk = _parts(len(da))
-    scratch = (count * out.nbytes, 0)
+    scratch = (count * columns * m * da.dtype.itemsize, 0)
     parts = _cuda.empty((count * columns * m,), da.dtype)
     lead, ldx = da.shape[1], x.shape[1]
 
@@ -153,16 +152,15 @@ def outer(da, first, columns, x, m):
 
     operands = [pieces.read(da, 0), pieces.read(x, 0)]
     pieces.run(piece, len(da), operands, "a product over steps and samples", scratch, multiple=chunk)
-    return _added(parts, count, out)
+    return _added(parts, count, (columns, m), _cuda.is_device_array(da))
 
 
 def column_sums(da):
-    """sum_r da[r] of an (R, ...) array."""
+    """sum_r da[r] of an (R, ...) array, where it lies."""
     flat = da.reshape(len(da), -1)
     columns = flat.shape[1]
-    out = np.zeros(columns, da.dtype)
     if not columns:
-        return out.reshape(da.shape[1:])
+        return np.zeros(da.shape[1:], da.dtype)
     count, chunk = _parts(len(flat))
     parts = _cuda.empty((count * columns,), da.dtype)
     ones = _cuda.upload(np.ones(chunk, da.dtype))
@@ -174,7 +172,7 @@ def column_sums(da):
 
     operands = [pieces.read(flat, 0)]
     pieces.run(piece, len(flat), operands, "a sum over steps and samples", (parts.nbytes, 0), multiple=chunk)
-    return _added(parts, count, out).reshape(da.shape[1:])
+    return _added(parts, count, da.shape[1:], _cuda.is_device_array(da))
 
 
 @functools.cache
@@ -192,9 +190,13 @@ def make_sum():
     return run
 
 
-def _added(parts, count, out):
-    result = _cuda.empty((out.size,), out.dtype)
-    threads = _cuda.threads(out.size)
-    make_sum()(-(-out.size // threads), threads, 0, result, parts, count)
+def _added(parts, count, shape, stays):
+    """The sum of ``count`` parts, on the device if it ``stays`` there."""
+    result = _cuda.empty((parts.size // count,), parts.dtype)
+    threads = _cuda.threads(result.size)
+    make_sum()(-(-result.size // threads), threads, 0, result, parts, count)
+    if stays:
+        return result.reshape(shape)
+    out = np.empty(shape, parts.dtype)
     _cuda.download(result, out.reshape(-1))
     return out

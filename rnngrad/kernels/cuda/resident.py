@@ -1,4 +1,4 @@
-"""Small work on arrays that stay on the device: copies, contiguous or in float64, and where numbers are not finite."""
+"""Small work on arrays that stay on the device: copies in another order or in float64, and numbers that are none."""
 
 import functools
 import math
@@ -32,6 +32,54 @@ def contiguous(x, lengths=None):
     lengths = np.full(x.shape[1], x.shape[0]) if lengths is None else lengths
     threads = _cuda.threads(x.size)
     make_copy(np.dtype(x.dtype))(-(-x.size // threads), threads, 0, out, x, _cuda.upload(lengths))
+    return out
+
+
+@functools.cache
+def make_permuted(last):
+    """Kernel ``run(out, x)``: out[i, k, j] = x[i, j, k], or out[j, i, k] = x[i, j, k] if not ``last``."""
+
+    @_cuda.Kernel
+    def run(out, x):
+        I, J, K = x.shape
+        for item in range(cuda.grid(1), I * J * K, cuda.gridsize(1)):
+            i, j, k = item // (J * K), item // K % J, item % K
+            if last:
+                out[i, k, j] = x[i, j, k]
+            else:
+                out[j, i, k] = x[i, j, k]
+
+    return run
+
+
+def swapped(x, last=True):
+    """A device array (I, J, K) as (I, K, J); as (J, I, K) if not ``last``."""
+    I, J, K = x.shape
+    out, threads = _cuda.empty((I, K, J) if last else (J, I, K), x.dtype), _cuda.threads(x.size)
+    make_permuted(last)(-(-x.size // threads), threads, 0, out, x)
+    return out
+
+
+@functools.cache
+def make_unit_rows(dtype):
+    """Kernel ``run(out, first, count)``: out[r] = unit vector first + r % count, of the flat (S, n)."""
+    zero, one = dtype.type(0), dtype.type(1)
+
+    @_cuda.Kernel
+    def run(out, first, count):
+        R, S, n = out.shape
+        for item in range(cuda.grid(1), R * S * n, cuda.gridsize(1)):
+            r, at = item // (S * n), item % (S * n)
+            out[r, at // n, at % n] = one if at == first + r % count else zero
+
+    return run
+
+
+def unit_rows(B, first, count, S, n, dtype):
+    """Rows ``first`` … of the identity of S n numbers, ``count`` of them for each of B samples: (B count, S, n)."""
+    out = _cuda.empty((B * count, S, n), dtype)
+    threads = _cuda.threads(out.size)
+    make_unit_rows(np.dtype(dtype))(-(-out.size // threads), threads, 0, out, first, count)
     return out
 
 

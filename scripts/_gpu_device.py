@@ -1,0 +1,118 @@
+"""What ``gpu_check.py`` does with arrays that lie on the card: every library's in and out, against host arrays."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from _gpu_peers import usable
+
+import rnngrad as rg
+from rnngrad import _cuda
+
+
+class Lent:
+    """An array that speaks DLPack and nothing else."""
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0) if _cuda.simulated() else self._owner.__dlpack_device__()
+
+    def __dlpack__(self, stream: int) -> Any:
+        return self._owner.__dlpack__() if _cuda.simulated() else self._owner.__dlpack__(stream=stream)
+
+
+def libraries() -> dict[str, Callable[[np.ndarray], Any]]:
+    """How each library that is here brings a NumPy array to the card."""
+    found: dict[str, Callable[[np.ndarray], Any]] = {"numba": lambda array: _cuda.load().to_device(array)}
+    if usable("torch"):
+        import torch
+
+        found["torch"] = lambda array: torch.from_numpy(array).cuda()
+    if not _cuda.simulated() and importlib.util.find_spec("cupy") is not None:
+        import cupy
+
+        found["cupy"] = cupy.asarray
+    if _cuda.simulated():
+        found["dlpack"] = Lent
+    elif "torch" in found or "cupy" in found:
+        bring = found.get("torch") or found["cupy"]
+        found["dlpack"] = lambda array: Lent(bring(array))
+    return found
+
+
+def read(library: str, value: Any) -> np.ndarray:
+    """A result as NumPy array, by way of the library that reads it in place."""
+    if isinstance(value, np.ndarray):
+        return value
+    if library == "torch":
+        import torch
+
+        return torch.as_tensor(value, device="cuda").cpu().numpy()
+    if library == "cupy":
+        import cupy
+
+        return cupy.asnumpy(cupy.asarray(value))
+    return value.copy_to_host()
+
+
+def made(traj: Any, loss: Any, u: Any) -> dict[str, Any]:
+    """What there is of a trajectory on either side, by name."""
+    chain, grads = rg.jacobian_chain(traj), rg.bptt(traj, loss)
+    found = {"states": traj.states, "y": traj.y, "J": rg.jacobians(traj), "product": chain.product(traj.T, 0)}
+    found |= {"to": chain.all_to(traj.T), "from": chain.all_from(0), "vjp": chain.vjp(u, traj.T, 0)}
+    found |= {"jvp": chain.jvp(u, traj.T, 0), "loss": np.array(grads.loss), "x": grads.x, "s": grads.s}
+    for ord in (2, "fro"):
+        found[f"norms {ord}, logarithms"] = chain.log_norms(ord)
+        found[f"last norm {ord}, logarithms"] = chain.log_norm(traj.T, 0, ord)
+    return found | dict(grads.parameters())
+
+
+def losses(net: Any, T: int, B: int, dtype: str) -> dict[str, tuple[Callable[..., Any], np.ndarray]]:
+    """(what makes it, target) of every loss."""
+    rng = np.random.default_rng(4)
+    return {
+        "squared_error": (rg.losses.squared_error, rng.standard_normal((T, B, net.p)).astype(dtype)),
+        "cross_entropy": (rg.losses.cross_entropy, rng.integers(0, net.p, (T, B))),
+        "binary_cross_entropy": (rg.losses.binary_cross_entropy, rng.random((T, B, net.p)).astype(dtype)),
+    }
+
+
+def jobs(sizes: list[tuple[Any, ...]], draw: Callable[..., Any], compare: Callable[..., Any]) -> Iterator[Any]:
+    """A job for each library, size and loss."""
+    for library, bring in libraries().items():
+        for size in sizes:
+            what = f"{library}: {size[0]}, n = {size[1]}, {size[-1]}"
+            yield what, 30, functools.partial(one, what, library, bring, size, draw, compare)
+
+
+def one(
+    what: str,
+    library: str,
+    bring: Callable[[np.ndarray], Any],
+    size: tuple[Any, ...],
+    draw: Callable[..., Any],
+    compare: Callable[..., Any],
+) -> Iterator[dict[str, Any]]:
+    """Everything with arrays of one library, which must be what arrays of the host give."""
+    net, x, s0, lengths = draw(*size)
+    host, there = rg.rollout(net, x, s0, lengths, backend="cuda"), rg.rollout(net, bring(x), bring(s0), lengths)
+    u = np.random.default_rng(5).standard_normal(s0.shape).astype(size[-1])
+    for name, (make, target) in losses(net, host.T, host.B, size[-1]).items():
+        truth = made(host, make(target), u)
+        found = {key: read(library, value) for key, value in made(there, make(bring(target)), bring(u)).items()}
+        worst = compare(found, truth)
+        key = max(worst, key=worst.__getitem__)
+        limit = 1e-13 if size[-1] == "float64" else 1e-5  # host norms of one product are found by another way
+        yield {
+            "case": f"{what}, {name}",
+            "worst": key,
+            "error": worst[key],
+            "same bits": {},
+            "passed": worst[key] <= limit,
+        }
