@@ -401,7 +401,7 @@ MUTANTS = [
     ("fixed_point_adjoint: the point is not polished", "fixedpoint/adjoint.py", "if not better.any():", "if True:"),
     ("fixed_point_adjoint: the point is taken as exact", "fixedpoint/adjoint.py", "bad = np.flatnonzero(~(out <= allowed))", "bad = np.flatnonzero(out < 0)"),
     ("fixed_point_adjoint: what the point leaves is not in the error", "fixedpoint/adjoint.py", "error = error + _uncertain(", "error = error + 0 * _uncertain("),
-    ("fixed_point_adjoint: s* has no rounding", "fixedpoint/adjoint.py", "away = step(r + noise * np.abs(s))", "away = step(r)"),
+    ("fixed_point_adjoint: s* has no rounding", "fixedpoint/adjoint.py", "step(r + noise * np.abs(s), ", "step(r, "),
     ("fixed_point_adjoint: J in float32", "fixedpoint/adjoint.py", "return at_rest(traj), local, local_jacobians(here.trajectory(traj.states[0] + away))", "return at_rest(traj), fp.local.in_float64(), fp.local.in_float64()"),
     ("fixed_point_adjoint: lengths whose squares are no numbers", "fixedpoint/maps.py", "if not (out.min(initial=1.0) > _LEAST", "if False and not (out.min(initial=1.0) > _LEAST"),
     ("fixed_point_adjoint: products are not counted", "fixedpoint/linear.py", "if self.count == self.limit:", "if False:"),

@@ -35,6 +35,7 @@ _TENTH = 0.1
 _WORKS_ANYWHERE = ("lu", "gmres")
 _EPS = float(np.finfo(np.float64).eps)
 _POINT = _EPS**0.5  # half of the digits of z must stand while h* moves as far as it is uncertain
+_ROUGHLY, _FINELY = 0.05, 1e-4  # residual of a Newton step, by how much it has to bring; J is of its beginning
 _STEPS = 12  # of Newton, with one Jacobian, to polish a fixed point
 
 
@@ -187,11 +188,13 @@ def _polished(
     for left in range(_STEPS, -1, -1):
         r = traj.states[1] - traj.states[0]
         size, s = lengths_of(r), traj.states[0]
-        away = step(r + noise * np.abs(s))
+        enough = tol * np.maximum(1.0, lengths_of(s)) / usual  # a Newton step that is as short as that is none
+        needed = (enough / np.maximum(size * usual, enough)).min()
+        away = step(r + noise * np.abs(s), float(np.clip(needed, _FINELY, _ROUGHLY)))
         lost = ~np.isfinite(away).all(axis=(1, 2))
         if lost.any():
             raise _failure(fp, local, method, np.flatnonzero(lost), "no Newton step can be taken from h*")
-        short = lengths_of(away) * usual <= tol * np.maximum(1.0, lengths_of(s))
+        short = lengths_of(away) <= enough
         if left == 0 or short.all():
             break
         trial = here.trajectory(s + away)

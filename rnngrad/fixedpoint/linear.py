@@ -24,7 +24,6 @@ from .spectrum import products
 
 _RESTART = 100  # of GMRES
 
-_ROUGHLY = 0.05  # relative residual of a step that is refined by further ones
 _DENSE = 200  # state size up to which these are by elimination, but for the iteration
 
 Solved = tuple[NDArray, NDArray[np.int64], NDArray[np.bool_]]
@@ -75,18 +74,18 @@ def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Sol
     return z, np.zeros(len(g), np.int64), done
 
 
-def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> Callable[[NDArray], NDArray]:
-    """r -> (I - J)^-1 r of rows r (B, S, n), one for each sample, roughly; NaN where that is not to be had.
+def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> Callable[[NDArray, float], NDArray]:
+    """(r, reduction) -> (I - J)^-1 r of rows r (B, S, n), one for each sample; NaN where that is not to be had.
 
     By the iteration, if that is the method, with ``limit`` products; else by one elimination for all that follow, or,
-    of large states, by GMRES.
+    of large states, by GMRES. Elimination apart, ``reduction`` is what may be left of the residual.
     """
     B, N = shape[0], int(np.prod(shape[1:]))
     if method == "iteration":
         at = np.arange(B)
 
-        def steps(r: NDArray) -> NDArray:
-            d, _, done = iteration(local, r, at, limit, _ROUGHLY, forward=True)
+        def steps(r: NDArray, reduction: float) -> NDArray:
+            d, _, done = iteration(local, r, at, limit, reduction, forward=True)
             d[~done] = np.nan
             return d
 
@@ -95,21 +94,21 @@ def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> C
         with one_blas_thread():
             factors = [scipy.linalg.lapack.dgetrf(np.eye(N) - J) for J in local.dense()[0]]
 
-        def solved(b: int, r: NDArray) -> NDArray:
+        def solved(b: int, r: NDArray, reduction: float) -> NDArray:
             decomposed, pivots, zero = factors[b]
             return scipy.linalg.lapack.dgetrs(decomposed, pivots, r)[0] if zero == 0 else np.full(N, np.nan)
 
     else:
         each = [products(local, shape, b) for b in range(B)]
 
-        def solved(b: int, r: NDArray) -> NDArray:
+        def solved(b: int, r: NDArray, reduction: float) -> NDArray:
             A = LinearOperator((N, N), matvec=lambda v: v - each[b] @ v, dtype=np.float64)
-            found, failed = gmres(A, r, rtol=_ROUGHLY, atol=0.0, restart=_RESTART, maxiter=10)
+            found, failed = gmres(A, r, rtol=reduction, atol=0.0, restart=_RESTART, maxiter=10)
             return found if failed == 0 else np.full(N, np.nan)
 
-    def one_by_one(r: NDArray) -> NDArray:
+    def one_by_one(r: NDArray, reduction: float) -> NDArray:
         with one_blas_thread():
-            return np.stack([solved(b, r[b].ravel()) for b in range(B)]).reshape(shape) if B else np.zeros(shape)
+            return np.stack([solved(b, r[b].ravel(), reduction) for b in range(B)]).reshape(shape)
 
     return one_by_one
 
