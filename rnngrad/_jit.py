@@ -33,7 +33,8 @@ _PACKAGE = Path(__file__).parent
 def _digest() -> str:
     """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
-    sources = [_PACKAGE / name for name in ("_jit.py", "_gemm.py", "_math.py", "_dual.py", "loss_terms.py")]
+    sources = [_PACKAGE / name for name in ("_jit.py", "_gemm.py", "_math.py", "_dual.py")]
+    sources += [_PACKAGE / name for name in ("loss_terms.py", "normalization.py")]
     sources += sorted((_PACKAGE / "kernels").glob("*.py"))
     for folder in ("cells", "kernels/cpu"):
         sources += sorted((_PACKAGE / folder).rglob("*.py"))

@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import BackendError
 from ..rotation import SWEEPS
 from .backprop import backprop
+from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout, normalize_batch, through_batch
 from .chain import adjoint_chain
 from .curvature import curvature
 from .frames import tangent_frames
@@ -30,6 +31,9 @@ __all__ = [
     "adjoint_chain",
     "affine",
     "backprop",
+    "batchnorm_backprop",
+    "batchnorm_jacobian",
+    "batchnorm_rollout",
     "chain_norms",
     "column_sums",
     "contiguous",
@@ -44,6 +48,7 @@ __all__ = [
     "input_adjoint",
     "loss",
     "normalize",
+    "normalize_batch",
     "one_hot",
     "orthonormalize",
     "outer",
@@ -53,6 +58,7 @@ __all__ = [
     "swapped",
     "tangent_chain",
     "tangent_frames",
+    "through_batch",
     "total",
     "unit_rows",
     "unsettled",
