@@ -44,6 +44,7 @@ from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
+from rnngrad.kernels.cuda.statistics import make_normalize, make_through
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.loss_terms import TERMS
 
@@ -137,8 +138,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
     tanh = ACTIVATIONS["tanh"]
-    yield "normalize batch", "batchnorm normalize", batchnorm.make_normalize(dtype).body
-    yield "through batch", "batchnorm through", batchnorm.make_through(dtype).body
+    yield "normalize batch", "batchnorm normalize", make_normalize(dtype).body
+    yield "through batch", "batchnorm through", make_through(dtype).body
     yield "batchnorm cell state", "batchnorm cell state", batchnorm.make_cell_state(LSTM_SCALED, tanh, dtype).body
     yield "batchnorm update", "batchnorm update", batchnorm.make_update(LSTM_SCALED, tanh).body
     yield "batchnorm slope", "batchnorm slope", batchnorm.make_slope(tanh).body

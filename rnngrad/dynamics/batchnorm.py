@@ -94,14 +94,13 @@ def _run_batchnorm(
 
 def _room(net: BatchNormLSTM, T: int, B: int) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
     """Arrays of a trajectory, and moments of its batch, to be filled."""
-    n, wide = net.n, (4, net.n)
-    shapes = {"states": (T + 1, B, 2, n), "a": (T, B, *wide), "h_hat": (T, B, *wide), "x_hat": (T, B, *wide)}
-    shapes |= {"c_hat": (T, B, n), "h_std": (T, *wide), "x_std": (T, *wide), "c_std": (T, n)}
-    columns = {"h": wide, "x": wide, "c": (n,)}
-    moments = {f"{name}_{moment}": (T, *shape) for name, shape in columns.items() for moment in ("mean", "var")}
-    made = ({name: np.empty(shape, net.dtype) for name, shape in of.items()} for of in (shapes, moments))
-    arrays, found = made
-    return arrays, found
+    columns: dict[str, tuple[int, ...]] = {"h": (4, net.n), "x": (4, net.n), "c": (net.n,)}
+    arrays = {"states": np.empty((T + 1, B, 2, net.n), net.dtype), "a": np.empty((T, B, 4, net.n), net.dtype)}
+    moments: dict[str, NDArray] = {}
+    for name, shape in columns.items():
+        arrays |= {f"{name}_hat": np.empty((T, B, *shape), net.dtype), f"{name}_std": np.empty((T, *shape), net.dtype)}
+        moments |= {f"{name}_{moment}": np.empty((T, *shape), net.dtype) for moment in ("mean", "var")}
+    return arrays, moments
 
 
 _Forward = tuple[dict[str, NDArray], dict[str, NDArray]]
@@ -117,12 +116,12 @@ def _forward(net: BatchNormLSTM, x: NDArray, s0: NDArray, given: Statistics | No
 
     def norm(name: str, z: NDArray, at: Any) -> NDArray:
         """Normalise z (…, B, *columns) over the batch; the mean that is used."""
-        found = _moments(z, z.ndim - 1 - len(arrays[f"{name}_std"].shape[1:]))
+        std = arrays[f"{name}_std"]
+        axis = z.ndim - std.ndim  # the batch's: std has time in its place
+        found = _moments(z, axis)
         moments[f"{name}_mean"][at], moments[f"{name}_var"][at] = found
         mean, var = found if given is None else (getattr(given, f"{name}_{of}")[at] for of in ("mean", "var"))
-        std = arrays[f"{name}_std"]
         std[at] = np.sqrt(var + net.eps)
-        axis = z.ndim - 1 - len(std.shape[1:])
         centre, size = np.expand_dims(mean, axis), np.expand_dims(std[at], axis)
         arrays[f"{name}_hat"][at] = for_arrays(normalized)(z, centre, size)
         return mean
@@ -145,7 +144,7 @@ def _forward_on_cuda(net: BatchNormLSTM, x: NDArray, s0: NDArray, given: Statist
     n, kernels = net.n, find_backend(backend)
     arrays, moments = _room(net, T, B)
     arrays["states"][0] = s0
-    flat = {name: value.reshape(T, -1) for name, value in moments.items()}
+    flat: dict[str, Any] = {name: value.reshape(T, -1) for name, value in moments.items()}
     flat |= {name: value.reshape(T, B, -1) for name, value in arrays.items() if "hat" in name}
     flat |= {name: value.reshape(T, -1) for name, value in arrays.items() if "std" in name}
     fixed = {}

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import BackendError
 from ..rotation import SWEEPS
 from .backprop import backprop
-from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout, normalize_batch, through_batch
+from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
 from .chain import adjoint_chain
 from .curvature import curvature
 from .frames import tangent_frames
@@ -24,6 +24,7 @@ from .resident import contiguous, first_not_finite, in_float64, swapped, unit_ro
 from .rollout import rollout
 from .scaling import fold, normalize
 from .singular_values import graded_singular_values
+from .statistics import normalize_batch, through_batch
 from .tangent import tangent_chain
 
 __all__ = [
