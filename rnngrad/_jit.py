@@ -35,7 +35,7 @@ _PACKAGE = Path(__file__).parent
 def _digest() -> str:
     """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
     digest = hashlib.sha256(numba.__version__.encode())
-    own = ("_compiler.py", "_jit.py", "_gemm.py", "_math.py", "_dual.py", "loss_terms.py")
+    own = ("_compiler.py", "_jit.py", "_gemm.py", "_math.py", "_dual.py", "loss_terms.py", "normalization.py")
     sources = [_PACKAGE / name for name in own]
     sources += sorted((_PACKAGE / "kernels").glob("*.py"))
     for folder in ("cells", "kernels/cpu"):

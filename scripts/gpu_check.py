@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import _gpu_batchnorm
 import _gpu_device
 import numpy as np
 from _gpu_peers import NAMES, PEERS, clean, repeats_after, usable, wall_clock
@@ -175,6 +176,16 @@ def parity() -> Iterator[Job]:
         job, masks = (cell, *small, "float64"), {"dropout": rg.Dropout(0.4, policy=policy, seed=1)}
         what = f"{cell} with dropout by {policy}"
         yield what, 60, functools.partial(one_parity, what, job, False, **masks)
+
+    sizes = [(2, 1, 4, 6)] if _cuda.simulated() else [(16, 5, 20, 21), (130, 7, 8, 70)]
+    for size in sizes:
+        for training in (True, False):
+            for dtype, limit in TOLERANCE.items():
+                mode = "training" if training else "inference"
+                what = f"batch-normalised, {mode}, n = {size[0]}, T = {size[2]}, B = {size[3]}, {dtype}"
+                # statistics amplify rounding: by the ratio of a term to its spread over the batch, at every step
+                limit = 50 * limit
+                yield what, 60, functools.partial(_gpu_batchnorm.one, what, size, training, dtype, distances, limit)
 
 
 def one_parity(what: str, job: tuple[Any, ...], everywhere: bool, **options: Any) -> Iterator[Row]:

@@ -33,8 +33,8 @@ cuda = _cuda.load()
 from numba import types
 
 from rnngrad._math import ACTIVATIONS
-from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, scaling, tangent
+from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
+from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
@@ -44,6 +44,7 @@ from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
+from rnngrad.kernels.cuda.statistics import make_normalize, make_through
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.loss_terms import TERMS
 
@@ -70,6 +71,12 @@ ARGUMENTS = {
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
+    "normalize batch": "f3 f2 f2 f2 f3 f2 f2 f b i i",
+    "through batch": "f3 f3 f1 f3 f2 i i i i b",
+    "batchnorm cell state": "f4 f3 f4 f3 f3 f2 f2 f2 i",
+    "batchnorm update": "f4 f4 f2 f2 f1 f1 i",
+    "batchnorm slope": "f3 f4 f3 f4 f3 f1 f1 i i i i b",
+    "batchnorm adjoint": "f4 f4 f4 f3 f3 f4 f4 f3 f2 f1 f1 i i i i",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
@@ -130,6 +137,13 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
+    tanh = ACTIVATIONS["tanh"]
+    yield "normalize batch", "batchnorm normalize", make_normalize(dtype).body
+    yield "through batch", "batchnorm through", make_through(dtype).body
+    yield "batchnorm cell state", "batchnorm cell state", batchnorm.make_cell_state(LSTM_SCALED, tanh, dtype).body
+    yield "batchnorm update", "batchnorm update", batchnorm.make_update(LSTM_SCALED, tanh).body
+    yield "batchnorm slope", "batchnorm slope", batchnorm.make_slope(tanh).body
+    yield "batchnorm adjoint", "batchnorm adjoint", batchnorm.make_adjoint(LSTM_SCALED, tanh).body
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
     yield "copy", "copy", resident.make_copy(dtype).body

@@ -528,6 +528,70 @@ def test_the_report_is_that_of_the_cpu(tmp_path):
     np.testing.assert_allclose(pages[1], pages[0], rtol=1e-6, atol=1e-9)
 
 
+# ---------------------------------------------------------------- batch normalisation
+
+
+def normalised(dtype="float64", training=True, T=4, B=6, n=2):
+    """(network, x, s0) with random gammas, in training or inference mode."""
+    rng = np.random.default_rng(0)
+    net = rg.BatchNormLSTM.init(2, n, 2, seed=0, dtype=dtype)
+    new = {name: rng.uniform(0.2, 1.5, getattr(net, name).shape) for name in ("gamma_h", "gamma_x", "gamma_c")}
+    new |= {"beta_c": rng.standard_normal(n), "b": rng.standard_normal((4, n)), "W": rng.standard_normal((4, n, n))}
+    net = net.replace(**{name: value.astype(dtype) for name, value in new.items()})
+    x, s0 = rng.standard_normal((T, B, 2)).astype(dtype), rng.standard_normal((B, 2, n)).astype(dtype)
+    if not training:
+        net = net.with_statistics(rg.rollout(net, x[::-1], s0), 3)
+    return net, x, s0
+
+
+def of_the_batch(net, x, s0, backend, jacobians=True):
+    """Everything that the kernels make of a batch-normalised network, by name."""
+    traj = rg.rollout(net, x, s0, backend=backend)
+    names = ("states", "y", "a", "h_hat", "x_hat", "c_hat", "h_std", "x_std", "c_std")
+    found = {name: getattr(traj, name) for name in names} | vars(traj.statistics)
+    target = np.random.default_rng(1).standard_normal(traj.y.shape).astype(net.dtype)
+    grads = rg.bptt(traj, rg.losses.squared_error(target))
+    found |= dict(grads.parameters()) | {f"dL/d{name}": getattr(grads, name) for name in ("x", "s", "s0")}
+    return found | ({"J": rg.full_jacobians(traj), "own": rg.jacobians(traj)} if jacobians else {})
+
+
+@inside
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batch_normalisation_is_that_of_the_cpu(dtype, training):
+    args = normalised(dtype, training)
+    expected, found = (of_the_batch(*args, backend) for backend in ("cpu", "cuda"))
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype == np.dtype(dtype), name
+        assert_close(found[name], value, DTYPES[dtype], name)
+
+
+@inside
+def test_batch_normalisation_in_pieces_of_large_batches_and_by_any_threads(monkeypatch):
+    from rnngrad.kernels.cuda import batchnorm
+
+    args = normalised(B=35, T=2)  # more samples than a sum has parts
+    expected, whole = (of_the_batch(*args, backend, jacobians=False) for backend in ("cpu", "cuda"))
+    for name, value in expected.items():
+        assert_close(whole[name], value, 1e-12, name)
+    args, halves, plain = normalised(T=8, B=2), [], batchnorm._in_time
+    whole = of_the_batch(*args, "cuda")
+    monkeypatch.setattr(batchnorm, "_in_time", lambda count, *rest: halves.append(count) or plain(count, *rest))
+    for free, threads in ((6000.0, 4), (2**30, 1), (2**30, 3)):
+        monkeypatch.setattr(_cuda, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+        assert_same(of_the_batch(*args, "cuda"), whole)
+        if free == 6000.0:
+            assert {8, 4} <= set(halves)
+
+
+@inside
+def test_chains_of_the_whole_batch_have_no_kernel():
+    net, x, s0 = normalised()
+    with pytest.raises(rg.BackendError, match="no CUDA kernel for dense chain"):
+        rg.jacobian_chain(rg.rollout(net, x, s0, backend="cuda")).product(3, 0)
+
+
 # ---------------------------------------------------------------- what there is no kernel for
 
 
@@ -773,7 +837,7 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
     checks = report["parity"] + report["device"] + report["pieces"]
-    assert [len(report[name]) for name in ("parity", "device", "pieces")] == [10, 12, 2]
+    assert [len(report[name]) for name in ("parity", "device", "pieces")] == [14, 12, 2]
     assert report["timings"] and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from ..batchnorm import BatchNormLSTM, Statistics
 from ..cells import LSTM_SCALED
 from ..kernels import backend as find_backend
+from ..normalization import affine, for_arrays, normalized, pre_activation, through
 from .chain import JacobianChain, jacobian_chain
 from .jacobian import local_jacobians
-from .rollout import first_divergence, readout, run
+from .rollout import first_divergence, input_runs, readout, run
 from .steps import Steps
 from .system import DenseJacobians
 
@@ -76,45 +78,91 @@ def _run_batchnorm(
     given = net.statistics
     if given is None and B < 2:
         raise ValueError("x has a batch of 1; batch normalisation in training mode needs at least 2 samples")
-    n, dtype, update = net.n, net.dtype, find_backend(backend).update(LSTM_SCALED, net.phi)
-    states = np.empty((T + 1, B, 2, n), dtype)
-    states[0] = s0
-    a, h_hat = np.empty((T, B, 4, n), dtype), np.empty((T, B, 4, n), dtype)
-    c_hat, h_std, c_std = np.empty((T, B, n), dtype), np.empty((T, 4, n), dtype), np.empty((T, n), dtype)
-    found: dict[str, list[NDArray]] = {"h_mean": [], "h_var": [], "c_mean": [], "c_var": []}
-    x_term = np.einsum("tbm,gnm->tbgn", x, net.U)
-    x_mean, x_var = _moments(x_term, 1)
     at = np.minimum(np.arange(T), 0 if given is None else len(given.c_mean) - 1)
-    used = (x_mean, x_var) if given is None else (given.x_mean[at], given.x_var[at])
-    x_std = np.sqrt(used[1] + net.eps).astype(dtype)
-    x_hat = (x_term - used[0][:, None]) / x_std[:, None]
-    W = net.W.reshape(4 * n, n)
-    neutral = np.stack([np.ones(n, dtype), np.zeros(n, dtype)])
-    for t in range(T):
-        term = (states[t, :, 0] @ W.T).reshape(B, 4, n)
-        found_h = _moments(term, 0)
-        mean, var = found_h if given is None else (given.h_mean[at[t]], given.h_var[at[t]])
-        h_std[t] = np.sqrt(var + net.eps)
-        h_hat[t] = (term - mean) / h_std[t]
-        a[t] = net.gamma_h * h_hat[t] + net.gamma_x * x_hat[t] + net.b
-        update(states[t + 1], states[t], a[t], neutral)  # c first: its statistics decide how it leaves
-        c = states[t + 1, :, 1]
-        found_c = _moments(c, 0)
-        mean, var = found_c if given is None else (given.c_mean[at[t]], given.c_var[at[t]])
-        c_std[t] = np.sqrt(var + net.eps)
-        c_hat[t] = (c - mean) / c_std[t]
-        scale = net.gamma_c / c_std[t]
-        update(states[t + 1], states[t], a[t], np.stack([scale, net.beta_c - scale * mean]).astype(dtype))
-        for name, value in zip(found, (*found_h, *found_c), strict=True):
-            found[name].append(value)
+    used = None if given is None else Statistics(**{name: value[at] for name, value in vars(given).items()})
+    forward = _forward_on_cuda if backend == "cuda" else _forward
+    arrays, moments = forward(net, x, s0, used, backend)
     unbiased = B / (B - 1) if B > 1 else 1.0
-    moments = {name: np.stack(values) * (unbiased if "var" in name else 1) for name, values in found.items()}
-    statistics = Statistics(x_mean=x_mean, x_var=x_var * unbiased, **moments)
+    found = Statistics(**{name: value * unbiased if "var" in name else value for name, value in moments.items()})
+    states = arrays["states"]
     h = np.ascontiguousarray(states[1:, :, 0])
     return BatchNormTrajectory(
-        net, x, states, h, readout(net, h, backend), lengths, first_divergence(states, quiet), statistics,
-        a, h_hat, x_hat, c_hat, h_std, x_std, c_std, backend,
+        net, x, h=h, y=readout(net, h, backend), lengths=lengths, diverged=first_divergence(states, quiet),
+        statistics=found, backend=backend, **arrays,
     )  # fmt: skip
+
+
+def _room(net: BatchNormLSTM, T: int, B: int) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+    """Arrays of a trajectory, and moments of its batch, to be filled."""
+    columns: dict[str, tuple[int, ...]] = {"h": (4, net.n), "x": (4, net.n), "c": (net.n,)}
+    arrays = {"states": np.empty((T + 1, B, 2, net.n), net.dtype), "a": np.empty((T, B, 4, net.n), net.dtype)}
+    moments: dict[str, NDArray] = {}
+    for name, shape in columns.items():
+        arrays |= {f"{name}_hat": np.empty((T, B, *shape), net.dtype), f"{name}_std": np.empty((T, *shape), net.dtype)}
+        moments |= {f"{name}_{moment}": np.empty((T, *shape), net.dtype) for moment in ("mean", "var")}
+    return arrays, moments
+
+
+_Forward = tuple[dict[str, NDArray], dict[str, NDArray]]
+
+
+def _forward(net: BatchNormLSTM, x: NDArray, s0: NDArray, given: Statistics | None, backend: str) -> _Forward:
+    """All steps, one after the other, over the whole batch; ``given`` has statistics for each."""
+    T, B, _ = x.shape
+    n, dtype, update = net.n, net.dtype, find_backend(backend).update(LSTM_SCALED, net.phi)
+    arrays, moments = _room(net, T, B)
+    states, a = arrays["states"], arrays["a"]
+    states[0] = s0
+
+    def norm(name: str, z: NDArray, at: Any) -> NDArray:
+        """Normalise z (…, B, *columns) over the batch; the mean that is used."""
+        std = arrays[f"{name}_std"]
+        axis = z.ndim - std.ndim  # the batch's: std has time in its place
+        found = _moments(z, axis)
+        moments[f"{name}_mean"][at], moments[f"{name}_var"][at] = found
+        mean, var = found if given is None else (getattr(given, f"{name}_{of}")[at] for of in ("mean", "var"))
+        std[at] = np.sqrt(var + net.eps)
+        centre, size = np.expand_dims(mean, axis), np.expand_dims(std[at], axis)
+        arrays[f"{name}_hat"][at] = for_arrays(normalized)(z, centre, size)
+        return mean
+
+    norm("x", np.einsum("tbm,gnm->tbgn", x, net.U), slice(None))
+    W, neutral = net.W.reshape(4 * n, n), np.stack([np.ones(n, dtype), np.zeros(n, dtype)])
+    for t in range(T):
+        norm("h", (states[t, :, 0] @ W.T).reshape(B, 4, n), t)
+        a[t] = for_arrays(pre_activation)(arrays["h_hat"][t], arrays["x_hat"][t], net.gamma_h, net.gamma_x, net.b)
+        update(states[t + 1], states[t], a[t], neutral)  # c first: its statistics decide how it leaves
+        mean = norm("c", states[t + 1, :, 1], t)
+        constants = for_arrays(affine)(net.gamma_c, net.beta_c, mean, arrays["c_std"][t])
+        update(states[t + 1], states[t], a[t], np.stack(constants).astype(dtype))
+    return arrays, moments
+
+
+def _forward_on_cuda(net: BatchNormLSTM, x: NDArray, s0: NDArray, given: Statistics | None, backend: str) -> _Forward:
+    """The same by the kernels of CUDA, which take the four gates of a unit as so many columns."""
+    T, B, m = x.shape
+    n, kernels = net.n, find_backend(backend)
+    arrays, moments = _room(net, T, B)
+    arrays["states"][0] = s0
+    flat: dict[str, Any] = {name: value.reshape(T, -1) for name, value in moments.items()}
+    flat |= {name: value.reshape(T, B, -1) for name, value in arrays.items() if "hat" in name}
+    flat |= {name: value.reshape(T, -1) for name, value in arrays.items() if "std" in name}
+    fixed = {}
+    if given is not None:
+        fixed = {name: value.reshape(T, -1).astype(net.dtype) for name, value in vars(given).items()}
+    term, still = np.empty((T * B, 4, n), net.dtype), np.zeros((4, n), net.dtype)
+    kernels.affine(term, np.ascontiguousarray(x).reshape(T * B, m), net.U, still, input_runs(range(4)))
+    own = tuple(flat[f"x_{name}"] for name in ("hat", "mean", "var", "std"))
+    of_x = (fixed["x_mean"], fixed["x_var"]) if fixed else None
+    kernels.normalize_batch(*own, term.reshape(T, B, 4 * n), of_x, net.eps)
+    names = ("h_mean", "h_var", "c_mean", "c_var")
+    kernels.batchnorm_rollout(
+        LSTM_SCALED, net.phi, arrays["states"], arrays["a"], (flat["h_hat"], flat["c_hat"]),
+        (flat["h_std"], flat["c_std"]), tuple(flat[name] for name in names), flat["x_hat"], net.W,
+        (net.gamma_h, net.gamma_x, net.b, net.gamma_c, net.beta_c),
+        tuple(fixed[name] for name in names) if fixed else None, net.eps,
+    )  # fmt: skip
+    return arrays, moments
 
 
 def _moments(z: NDArray, axis: int) -> tuple[NDArray, NDArray]:
@@ -125,9 +173,8 @@ def _moments(z: NDArray, axis: int) -> tuple[NDArray, NDArray]:
 
 def _through_norm(g: NDArray, hat: NDArray, std: NDArray, coupled: bool) -> NDArray:
     """g (R, B, …) back through z^ = (z - mean)/std, with mean and std of the batch where ``coupled``."""
-    if coupled:
-        g = g - g.mean(axis=1, keepdims=True) - hat * np.mean(g * hat, axis=1, keepdims=True)
-    return g / std
+    means = (np.mean(of, axis=1, keepdims=True) for of in (g, g * hat)) if coupled else (0, 0)
+    return for_arrays(through)(g, hat, *means, std)
 
 
 def step_adjoint(traj: BatchNormTrajectory, t: int, g: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
@@ -143,8 +190,8 @@ def step_adjoint(traj: BatchNormTrajectory, t: int, g: NDArray) -> tuple[NDArray
     kernels.gated_slope(net.phi)(slope, np.ascontiguousarray(traj.a[t, :, 3]), z)
     dz = g[:, :, 0] * slope
     # the cell passes scale dz on to c by itself; the statistics' part is added to what c receives
-    through = _through_norm(net.gamma_c * dz, traj.c_hat[t], traj.c_std[t], coupled)
-    g = np.stack([g[:, :, 0], g[:, :, 1] + through - scale * dz], axis=2)
+    by_norm = _through_norm(net.gamma_c * dz, traj.c_hat[t], traj.c_std[t], coupled)
+    g = np.stack([g[:, :, 0], g[:, :, 1] + by_norm - scale * dz], axis=2)
     shift = z - scale * traj.states[t + 1, :, 1]  # the same for every sample
     constants = np.stack([scale, shift[0]]).astype(g.dtype)
     gs, da = np.empty((R * B, 2, n), g.dtype), np.empty((R * B, 4, n), g.dtype)
@@ -158,6 +205,13 @@ def step_adjoint(traj: BatchNormTrajectory, t: int, g: NDArray) -> tuple[NDArray
     return gs, da, dterm, dz
 
 
+def on_cuda(traj: BatchNormTrajectory) -> tuple[Any, ...]:
+    """What the adjoint kernels of CUDA take of a trajectory: (states, a, hats, stds, W, parameters, coupled)."""
+    net, T, B = traj.net, traj.T, traj.B
+    hats, stds = (traj.h_hat.reshape(T, B, -1), traj.c_hat), (traj.h_std.reshape(T, -1), traj.c_std)
+    return traj.states, traj.a, hats, stds, net.W, (net.gamma_h, net.gamma_c, net.beta_c), traj.coupled
+
+
 def full_jacobians(traj: BatchNormTrajectory) -> NDArray:
     """Jacobians of the whole batch at once, (T, B N, B N): row = output, samples one after the other.
 
@@ -167,6 +221,10 @@ def full_jacobians(traj: BatchNormTrajectory) -> NDArray:
     """
     traj.require_finite()
     B, N = traj.B, traj.net.N
+    if traj.backend == "cuda":
+        J = np.empty((traj.T, B * N, B, *traj.net.state_shape), traj.net.dtype)
+        find_backend("cuda").batchnorm_jacobian(J, LSTM_SCALED, traj.net.phi, *on_cuda(traj))
+        return J.reshape(traj.T, B * N, B * N)
     eye = np.eye(B * N, dtype=traj.net.dtype).reshape(B * N, B, *traj.net.state_shape)
     rows = [step_adjoint(traj, t, eye)[0].reshape(B * N, B * N) for t in range(traj.T)]
     return np.stack(rows)

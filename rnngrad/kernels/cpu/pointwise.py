@@ -3,7 +3,7 @@
 import functools
 
 from ..._jit import kernel
-from ..._math import logistic, phi_slope
+from ...normalization import output_slope
 from ..tuples import PUT, TAKE
 
 
@@ -65,6 +65,6 @@ def gated_slope(phi):
     def run(start, stop, out, gate, z):
         for r in range(start, stop):
             for i in range(out.shape[1]):
-                out[r, i] = logistic(gate[r, i]) * phi_slope(phi, z[r, i])[1]
+                out[r, i] = output_slope(phi, gate[r, i], z[r, i])
 
     return run

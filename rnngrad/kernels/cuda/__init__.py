@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import BackendError
 from ..rotation import SWEEPS
 from .backprop import backprop
+from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
 from .chain import adjoint_chain
 from .curvature import curvature
 from .frames import tangent_frames
@@ -23,6 +24,7 @@ from .resident import contiguous, first_not_finite, in_float64, swapped, unit_ro
 from .rollout import rollout
 from .scaling import fold, normalize
 from .singular_values import graded_singular_values
+from .statistics import normalize_batch, through_batch
 from .tangent import tangent_chain
 
 __all__ = [
@@ -30,6 +32,9 @@ __all__ = [
     "adjoint_chain",
     "affine",
     "backprop",
+    "batchnorm_backprop",
+    "batchnorm_jacobian",
+    "batchnorm_rollout",
     "chain_norms",
     "column_sums",
     "contiguous",
@@ -44,6 +49,7 @@ __all__ = [
     "input_adjoint",
     "loss",
     "normalize",
+    "normalize_batch",
     "one_hot",
     "orthonormalize",
     "outer",
@@ -53,6 +59,7 @@ __all__ = [
     "swapped",
     "tangent_chain",
     "tangent_frames",
+    "through_batch",
     "total",
     "unit_rows",
     "unsettled",
