@@ -18,8 +18,9 @@ def draw(ax: Any, result: Any) -> Any:
     if len(result.modes):
         ax.add_collection(LineCollection(list(result.modes), colors=RED, lw=1.6, alpha=0.9, zorder=3))
         ax.plot([], [], color=RED, lw=1.6, label="unstable modes of the saddles")
-    most = int(result.unstable.max(initial=0))
-    more = f"saddle, 2 to {most} unstable directions" if most > 2 else "saddle, two unstable directions"
+    several = result.unstable[result.unstable > 1]
+    least, most = int(several.min(initial=result.state_size)), int(several.max(initial=0))
+    more = f"saddle, {least if least == most else f'{least} to {most}'} unstable directions"
     for name, chosen, marker, face in (
         ("stable", result.unstable == 0, "o", BLACK),
         ("saddle, one unstable direction", result.unstable == 1, "X", RED),
