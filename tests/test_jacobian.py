@@ -243,3 +243,22 @@ def test_zero_matrices_have_log_norm_minus_infinity():
     np.testing.assert_array_equal(chain.log_norm(3, 0, "fro"), -np.inf)
     np.testing.assert_array_equal(chain.log_singular_values(2, 0), -np.inf)
     np.testing.assert_array_equal(chain.product(2, 0), 0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_chains_of_whole_vectors_leave_the_range_of_floats(dtype, factor):
+    """n = 8: rows are judged by their lanes. ||Phi(t, k)|| = factor^(t - k) for W = factor Q, in both directions."""
+    steps, n = 1500, 8
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((n, n)))[0]
+    net = rg.Network.init("linear", 1, n, dtype=dtype).replace(W=(factor * Q).astype(dtype)[None])
+    chain = rg.jacobian_chain(rg.rollout(net, s0=np.zeros((1, 1, n), dtype), steps=steps))
+    expected = np.log(factor) * np.arange(steps, -1, -1)
+    rounding = steps * np.finfo(dtype).eps * n
+    assert np.abs(chain.log_norms_to(steps)[0] - expected).max() <= rounding
+    assert np.abs(chain.log_norm(steps, 0, "fro") - expected[0] - np.log(n) / 2).max() <= rounding
+    forward, exponents = chain.jacobians.tangent(
+        np.eye(n, dtype=dtype)[:, None], np.zeros(n, np.int64), np.zeros(n, np.int64), 0, steps
+    )
+    logs = np.log(np.linalg.norm(forward[-1, :, 0].astype(np.float64), axis=1)) + exponents[-1] * np.log(2.0)
+    assert np.abs(logs - expected[0]).max() <= rounding
