@@ -139,3 +139,31 @@ def test_a_limit_that_is_no_number_of_megabytes(given):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert f"ValueError: RNNGRAD_KEEP_MB is '{given}'; it must be a number of megabytes, 0 or more" in run.stderr
+
+
+def test_panels_are_kept_of_arrays_that_cannot_change_only():
+    """What W is packed into lives as long as a network's W; of an array that may change it is made anew."""
+    import gc
+
+    from rnngrad import _gemm
+
+    W = np.arange(2.0 * 5 * 5).reshape(2, 5, 5).copy()
+    before = _gemm.pack(W).copy()
+    W[0, 0, 0] = 7.0
+    after = _gemm.pack(W)
+    assert after[0, 0, 0] == 7.0 and before[0, 0, 0] == 0.0
+    view = W.view()
+    view.flags.writeable = False  # cannot be written, but changes with W
+    _gemm.pack(view)
+    W[0, 0, 0] = 8.0
+    assert _gemm.pack(view)[0, 0, 0] == 8.0
+    W.flags.writeable = False
+    kept = _gemm.pack(W)
+    assert _gemm.pack(W) is kept
+    transposed = _gemm.pack(W, transposed=True)
+    assert _gemm.pack(W, transposed=True) is transposed is not kept and _gemm.pack(W) is kept
+    key = id(W)
+    assert key in _gemm._packed
+    del W, view
+    gc.collect()
+    assert key not in _gemm._packed

@@ -151,7 +151,7 @@ if config.DISABLE_JIT:  # interpreted kernels: the same numbers by NumPy
             _rows(out, out0, rows, out_step, n)[...] -= factors * row[row0 : row0 + n]
 
 
-@inner()
+@inner(forced=True)
 def run_end(sample, r):
     """The first row after r that belongs to another sample."""
     end = r + 1

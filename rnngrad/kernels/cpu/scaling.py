@@ -97,7 +97,7 @@ def _range(values):
     return (126, 255, 60) if values.itemsize == 4 else (1022, 2047, 500)
 
 
-@inner()
+@inner(forced=True)
 def rescale(values, count, exponents):
     """Take a power of two 2^k out of each row of ``count`` numbers that left 2^(+-w), and add k to its exponent.
 
@@ -112,7 +112,7 @@ def normalize(values, count, exponents):
     return _take_out(values, count, exponents, 0)
 
 
-@inner()
+@inner(forced=True)
 def _take_out(values, count, exponents, w):
     """Take a power of two out of each row of ``count`` numbers that left 2^(+-w); whether all rows are finite.
 

@@ -128,7 +128,7 @@ def is_scaled(S, P, P2, emits_state, keeps):
     return S == 1 and P == 1 and P2 == 0 and emits_state and not keeps
 
 
-@inner()
+@inner(forced=True)
 def _times_diagonal(out, rows, partial, sample):
     """out[r] = rows[r] diag(partial[b]) of out, rows[R, 1, n] (they may be one) and partial[B, 1, 1, n]."""
     R, _, n = rows.shape
@@ -145,7 +145,7 @@ def _scaled_adjoint_room(system, like):
     return np.empty_like(like)
 
 
-@inner()
+@inner(forced=True)
 def _scaled_adjoint(system, scratch, current, new, sample, t):
     R, _, n = current.shape
     _times_diagonal(scratch, current, system[0][t], sample)
@@ -157,7 +157,7 @@ def _scaled_tangent_room(system, like):
     return 0
 
 
-@inner()
+@inner(forced=True)
 def _scaled_tangent(system, scratch, current, new, sample, t):
     R, _, n = current.shape
     packed_product(R, n, current, n, 1, system[1], n, new, n)
