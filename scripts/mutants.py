@@ -418,7 +418,7 @@ MUTANTS = [
     ("fixed_point_find: a pivot of rounding is one", "kernels/cpu/linear.py", "if not largest > least:", "if not largest > 0:"),
     ("fixed_point_adjoint: tangents iterate with the adjoint", "kernels/cpu/fixed_point.py", "step, step_room = (TANGENT if forward else ADJOINT)[form]", "step, step_room = ADJOINT[form]"),
     ("fixed_point_adjoint: the inverse is as long as one answer", "fixedpoint/adjoint.py", "inverse = np.sqrt(N) * lengths_of(z)", "inverse = 0.01 * lengths_of(z)"),
-    ("bptt: panels of W for its transpose", "_gemm.py", "return entry[1][transposed]", "return entry[1][min(entry[1])]"),
+    ("memory: panels of W for its transpose", "_gemm.py", "return entry[1][transposed]", "return entry[1][min(entry[1])]"),
     ("memory: panels of an array that changes are kept", "_gemm.py", "weights.flags.owndata and not weights.flags.writeable", "weights.flags.owndata"),
     ("fixed_point_find: elimination without pivots", "kernels/cpu/linear.py", "if abs(column[i]) > largest:", "if abs(column[i]) > 1e300:"),
     ("fixed_point_find: slow points are not led down to", "fixedpoint/newton.py", "mu[rows] = np.where(good, np.maximum(mu[rows] / 3, 1e-15), mu[rows] * 4)", "mu[rows] = mu[rows] * 4"),
