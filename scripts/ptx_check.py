@@ -34,7 +34,7 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, scaling, tangent
+from rnngrad.kernels.cuda import chain, fixed_point, frames, jacobian, linear, norms, products, resident, scaling, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
@@ -69,6 +69,9 @@ ARGUMENTS = {
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
+    "fixed_point": "f3 i1 i1 f3 f3 i1 f1 f1 f4 f2 f4 f3 f3 f3 f2 f4 f4 f3 f3 f1 i i i i f f f",
+    "linear fixed_point": f"f3 i1 i1 f3 i1 {_FACTORS} f1 f1 {_MASKS} f2 f4 f3 f3 f3 f2 f1 i i i i f f f i i b",
+    "newton": "f2 u1 f1 f1",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
@@ -103,6 +106,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             where = ("global", "scratch shared", "shared")[level]
             yield "rollout", f"rollout {cell.name}, {where}", make_rollout(cell, phi, dtype, level).body
             yield "backprop", f"backprop {cell.name}, {where}", make_backprop(cell, phi, dtype, level).body
+            yield "fixed_point", f"fixed_point {cell.name}, {where}", fixed_point.make(cell, phi, dtype, level).body
         yield "factors", f"factors {cell.name}", jacobian.make_factors(cell, phi, dtype).body
         if not cell.outputs_state:
             yield "output", f"output {cell.name}", make_output(cell, phi).body
@@ -121,6 +125,9 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             how = f"{where}{', driven' if driven else ''}"
             yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
             yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
+        for forward, name in ((False, "adjoint_fixed_point"), (True, "tangent_fixed_point")):
+            yield "linear fixed_point", f"{name}, {where}", fixed_point.make_linear(dtype, level, forward).body
+    yield "newton", "newton directions", linear.make(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
     if dtype == np.float64:  # frames and norms are in no other

@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import BackendError
+from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
 from .curvature import curvature
+from .fixed_point import adjoint_fixed_point, fixed_point, tangent_fixed_point
 from .frames import tangent_frames
 from .jacobian import dense, factors
+from .linear import newton_directions
 from .loss import first_outside, loss, one_hot, total
 from .norms import chain_norms, unsettled
 from .orthonormalize import orthonormalize
@@ -26,8 +29,13 @@ from .singular_values import graded_singular_values
 from .tangent import tangent_chain
 
 __all__ = [
+    "CONVERGED",
+    "LIMIT",
+    "NOT_FINITE",
+    "STALLED",
     "SWEEPS",
     "adjoint_chain",
+    "adjoint_fixed_point",
     "affine",
     "backprop",
     "chain_norms",
@@ -38,11 +46,13 @@ __all__ = [
     "factors",
     "first_not_finite",
     "first_outside",
+    "fixed_point",
     "fold",
     "graded_singular_values",
     "in_float64",
     "input_adjoint",
     "loss",
+    "newton_directions",
     "normalize",
     "one_hot",
     "orthonormalize",
@@ -52,6 +62,7 @@ __all__ = [
     "rollout",
     "swapped",
     "tangent_chain",
+    "tangent_fixed_point",
     "tangent_frames",
     "total",
     "unit_rows",
