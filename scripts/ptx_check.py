@@ -34,10 +34,13 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, VARIANTS, Cell
-from rnngrad.kernels.cuda import chain, fixed_point, frames, jacobian, linear, norms, products, resident, scaling, tangent
+from rnngrad.kernels.cuda import chain, frames, jacobian, norms, products, resident, scaling, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
+from rnngrad.kernels.cuda.fixed_point import make as make_fixed_point
+from rnngrad.kernels.cuda.fixed_point import make_linear
+from rnngrad.kernels.cuda.linear import make as make_newton
 from rnngrad.kernels.cuda.loss import make as make_loss
 from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
@@ -106,7 +109,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             where = ("global", "scratch shared", "shared")[level]
             yield "rollout", f"rollout {cell.name}, {where}", make_rollout(cell, phi, dtype, level).body
             yield "backprop", f"backprop {cell.name}, {where}", make_backprop(cell, phi, dtype, level).body
-            yield "fixed_point", f"fixed_point {cell.name}, {where}", fixed_point.make(cell, phi, dtype, level).body
+            yield "fixed_point", f"fixed_point {cell.name}, {where}", make_fixed_point(cell, phi, dtype, level).body
         yield "factors", f"factors {cell.name}", jacobian.make_factors(cell, phi, dtype).body
         if not cell.outputs_state:
             yield "output", f"output {cell.name}", make_output(cell, phi).body
@@ -126,8 +129,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
             yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
         for forward, name in ((False, "adjoint_fixed_point"), (True, "tangent_fixed_point")):
-            yield "linear fixed_point", f"{name}, {where}", fixed_point.make_linear(dtype, level, forward).body
-    yield "newton", "newton directions", linear.make(dtype).body
+            yield "linear fixed_point", f"{name}, {where}", make_linear(dtype, level, forward).body
+    yield "newton", "newton directions", make_newton(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
     if dtype == np.float64:  # frames and norms are in no other

@@ -49,7 +49,7 @@ def _end(pair, s, first, count):
 @functools.cache
 def make(cell, phi, dtype, level):
     """Kernel of ``fixed_point``; W, W2 transposed and flat, pair[2, B, S, n], a[1, B, P, n], … scratch of a step."""
-    S, P, P2, G = cell.n_states, len(cell.gates), len(cell.gates2), cell.recurrent
+    P, P2, G = len(cell.gates), len(cell.gates2), cell.recurrent
     one_step, advance = step(cell, phi, dtype), iterate.advance(dtype)
     infinity = dtype.type(math.inf)
     dtype = numba.from_dtype(dtype)
