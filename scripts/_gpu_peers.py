@@ -149,7 +149,7 @@ def wall_clock(job: Callable[[], Any], peer: str) -> float:
 #: what makes the jobs of a peer, and their names
 PEERS = {"torch": torch_jobs, "jax": jax_jobs}
 JOBS = ["forward", "forward and gradients", "dense Jacobians", "chain of Jacobians", "Lyapunov frames (float64)"]
-NAMES = {"ours": JOBS, "torch": JOBS, "jax": ["dense Jacobians"]}
+NAMES = {"ours": [*JOBS, "fixed points, 30 iterations"], "torch": JOBS, "jax": ["dense Jacobians"]}
 
 
 def clean() -> None:

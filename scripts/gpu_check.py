@@ -43,6 +43,8 @@ from rnngrad import _cuda, doctor
 from rnngrad.dynamics.frames import Carried, carry, orthonormalize, random_frames
 from rnngrad.dynamics.graded import Graded
 from rnngrad.dynamics.jacobian import local_jacobians
+from rnngrad.dynamics.rollout import tile_rows
+from rnngrad.fixedpoint.solve import history_arrays
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves the others' memory to them
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
@@ -107,9 +109,28 @@ def results(
     found["large singular values, logarithms"] = values[:, : max(1, net.N // 4)]  # float32 says little of the others
     X, far = rng.standard_normal((5, 21, 21)), rng.integers(-2000, 2000, (5, 21))
     found["singular values of rows, logarithms"] = Graded(X, far).log_singular_values(backend)
+    found |= fixed_points(net, x, backend)
     # half as many vectors as numbers: far from dependent, so that R has digits in float32 too
     Y = rng.standard_normal((traj.B, max(1, min(net.N // 2, 40)), net.N)).astype(dtype)
     found["QR, vectors"], found["QR, R"], *_ = orthonormalize(Y, np.zeros(Y.shape[:2], np.int64), backend)
+    return found
+
+
+def fixed_points(net: Any, x: Any, backend: str) -> dict[str, np.ndarray]:
+    """States after a few iterations with the first input held, and the iterations and directions that solve with I - J.
+
+    A third of the recurrent weights, so that they contract; few, so that they are compared number by number.
+    """
+    net = net.replace(W=net.W / net.dtype.type(3))
+    few = {"tol": 1e-30, "max_iterations": 4, "window": 1, "backend": backend}  # a wider one is ill-conditioned
+    found = {f"states, {method}": rg.solve_fixed_point(net, x[0], method, **few).s for method in ("picard", "anderson")}
+    start = np.random.default_rng(4).standard_normal((x.shape[1], net.S, net.n)).astype(net.dtype)
+    local, sample = local_jacobians(rg.rollout(net, x[:1], start, backend=backend)), np.arange(len(start))[::-1].copy()
+    found["Newton directions"] = local.newton(start)[0]
+    for forward, name in ((False, "adjoint"), (True, "tangent")):
+        y, history = start.copy(), history_arrays(6, len(start))
+        local.linear_fixed_point(y, history, (-1.0, 6, 0, 1.0, tile_rows(net.n)), start, sample, forward)
+        found |= {f"{name} iterated": y, f"{name} iterated, residuals": history[0]}
     return found
 
 
@@ -371,6 +392,9 @@ def ours(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Callable[[]
         "forward and gradients": lambda: rg.bptt(rg.rollout(net, x, s0, backend="cuda"), loss),
         "dense Jacobians": lambda: rg.jacobians(traj),
         "chain of Jacobians": lambda: jacobians.adjoint(rows, none, sample, T, T),
+        "fixed points, 30 iterations": lambda: rg.solve_fixed_point(
+            net, x[0], tol=1e-30, max_iterations=30, backend="cuda"
+        ),
         "Lyapunov frames (float64)": lambda: carry(jacobians.in_float64(), Carried.start(frames.copy()), 0, 1, T),
     }
 

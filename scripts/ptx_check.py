@@ -38,6 +38,9 @@ from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, prod
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
+from rnngrad.kernels.cuda.fixed_point import make as make_fixed_point
+from rnngrad.kernels.cuda.fixed_point import make_linear
+from rnngrad.kernels.cuda.linear import make as make_newton
 from rnngrad.kernels.cuda.loss import make as make_loss
 from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
@@ -70,6 +73,9 @@ ARGUMENTS = {
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
+    "fixed_point": "f3 i1 i1 f3 f3 i1 f1 f1 f4 f2 f4 f3 f3 f3 f2 f4 f4 f3 f3 f1 i i i i f f f",
+    "linear fixed_point": f"f3 i1 i1 f3 i1 {_FACTORS} f1 f1 {_MASKS} f2 f4 f3 f3 f3 f2 f1 i i i i f f f i i b",
+    "newton": "f2 u1 f1 f1",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
     "normalize batch": "f3 f2 f2 f2 f3 f2 f2 f b i i",
     "through batch": "f3 f3 f1 f3 f2 i i i i b",
@@ -110,6 +116,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             where = ("global", "scratch shared", "shared")[level]
             yield "rollout", f"rollout {cell.name}, {where}", make_rollout(cell, phi, dtype, level).body
             yield "backprop", f"backprop {cell.name}, {where}", make_backprop(cell, phi, dtype, level).body
+            yield "fixed_point", f"fixed_point {cell.name}, {where}", make_fixed_point(cell, phi, dtype, level).body
         yield "factors", f"factors {cell.name}", jacobian.make_factors(cell, phi, dtype).body
         if not cell.outputs_state:
             yield "output", f"output {cell.name}", make_output(cell, phi).body
@@ -128,6 +135,9 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             how = f"{where}{', driven' if driven else ''}"
             yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
             yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
+        for forward, name in ((False, "adjoint_fixed_point"), (True, "tangent_fixed_point")):
+            yield "linear fixed_point", f"{name}, {where}", make_linear(dtype, level, forward).body
+    yield "newton", "newton directions", make_newton(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
     if dtype == np.float64:  # frames and norms are in no other

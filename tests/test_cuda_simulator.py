@@ -597,10 +597,12 @@ def test_chains_of_the_whole_batch_have_no_kernel():
 
 @inside
 def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu():
-    """Fixed points: their kernels are the CPU's."""
-    case = make_case("vanilla")
-    with pytest.raises(rg.BackendError, match="no CUDA kernel for fixed point; use backend='cpu'"):
-        rg.solve_fixed_point(case.net, case.x[0], backend="cuda")
+    """Batch normalisation in training mode: its kernels are the CPU's."""
+    from rnngrad.kernels import cpu, cuda
+
+    assert cpu.gated_slope
+    with pytest.raises(rg.BackendError, match="no CUDA kernel for gated slope; use backend='cpu'"):
+        cuda.gated_slope  # noqa: B018
 
 
 @inside

@@ -4,15 +4,12 @@ A factory per cell and activation (``rollout``, ``backprop``, ``factors``, ``cur
 of loss; plain kernels elsewhere.
 """
 
+from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
 from .curvature import curvature
 from .fixed_point import (
-    CONVERGED,
-    LIMIT,
-    NOT_FINITE,
-    STALLED,
     adjoint_fixed_point,
     dense_adjoint_fixed_point,
     dense_tangent_fixed_point,

@@ -10,55 +10,22 @@ import numpy as np
 
 from ..._gemm import pack
 from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..iteration import DEPENDENT, PATIENCE, ROUNDING, ending, mixture
 from ..tuples import copy_rows
 from .rollout import step
 from .singular_values import dot
 from .steps import ADJOINT, TANGENT, is_scaled
 
-CONVERGED, LIMIT, NOT_FINITE, STALLED = range(4)  # why an iteration ended
-_PATIENCE = 50  # iterations without a smaller residual, next to rounding, after which it is as small as it gets
-
-_ROUNDING = 32.0  # times eps sqrt(N) max(1, |s|): next to rounding
-
 
 @inner()
-def _mix(s, r, steps, changes, gram, order, weights, gamma, damping):
-    """s += damping r - sum_j gamma_j (steps_j + damping changes_j), gamma = argmin |r - sum_j gamma_j changes_j|.
-
-    Anderson mixing of one sample. gram holds the inner products of changes[j, N]; order lists its rows, the newest
-    first. The normal equations are factored in that order and end before the first row that depends on those before
-    it, so that an old direction can spoil nothing.
-    """
-    N, count = s.size, order.size
-    eps = 64 * (1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16)
-    used = 0
-    for i in range(count):  # L L^T = gram, and L w = changes r
-        a = order[i]
-        for j in range(i):
-            value = gram[a, order[j]]
-            for k in range(j):
-                value -= weights[i, k] * weights[j, k]
-            weights[i, j] = value / weights[j, j]
-        pivot = gram[a, a]
-        for k in range(i):
-            pivot -= weights[i, k] * weights[i, k]
-        if not pivot > eps * gram[a, a]:
-            break
-        weights[i, i] = np.sqrt(pivot)
-        value = dot(changes[a], r)
-        for k in range(i):
-            value -= weights[i, k] * gamma[k]
-        gamma[i] = value / weights[i, i]
-        used = i + 1
-    for i in range(used - 1, -1, -1):
-        for k in range(i + 1, used):
-            gamma[i] -= weights[k, i] * gamma[k]
-        gamma[i] /= weights[i, i]
+def _mix(s, r, steps, changes, gamma, used, k, damping):
+    """s += damping r - sum_i gamma_i (steps_i + damping changes_i) over the newest ``used``, for one sample."""
+    N, window = s.size, len(steps)
     beta = s.dtype.type(damping)
     for i in range(N):
         s[i] += beta * r[i]
     for j in range(used):
-        a, g = order[j], s.dtype.type(gamma[j])
+        a, g = (k - 1 - j) % window, s.dtype.type(gamma[j])
         for i in range(N):
             s[i] -= g * (steps[a, i] + beta * changes[a, i])
 
@@ -83,14 +50,13 @@ def _make(name, key, cached, room, apply, cost):
         B, S, n = s.shape
         N = S * n
         eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
-        near = _ROUNDING * eps * np.sqrt(N)
+        near = ROUNDING * eps * np.sqrt(N)
         flat, beta = s.reshape(B, N), s.dtype.type(damping)
         both = np.empty((2, tile, S, n), s.dtype)
         r = np.empty((tile, N), s.dtype)
         last_s, last_r = np.empty((tile, N), s.dtype), np.empty((tile, N), s.dtype)
         steps, changes = np.empty((tile, window, N), s.dtype), np.empty((tile, window, N), s.dtype)
         gram, weights, gamma = np.empty((tile, window, window)), np.empty((window, window)), np.empty(window)
-        order = np.empty(window, np.int64)
         best, since = np.empty(tile), np.empty(tile, np.int64)
         live = np.empty(tile, np.bool_)
         for task in range(start, stop):
@@ -118,16 +84,9 @@ def _make(name, key, cached, room, apply, cost):
                     size = np.sqrt(dot(rb, rb))
                     residuals[k, b0 + b] = size
                     since[b] = 0 if size < best[b] else since[b] + 1
+                    length = np.sqrt(dot(own, own)) if since[b] >= PATIENCE else 0.0
                     first = residuals[0, b0 + b]
-                    end = -1
-                    if size <= tol:
-                        end = CONVERGED
-                    elif not size <= (1 + first) / (eps * eps):
-                        end = NOT_FINITE
-                    elif since[b] >= _PATIENCE and size <= near * max(1.0, np.sqrt(dot(own, own))):
-                        end = STALLED
-                    elif k == limit:
-                        end = LIMIT
+                    end = ending(size, first, since[b], length, tol, near, 1 / (eps * eps), k, limit)
                     best[b] = min(best[b], size)
                     if end >= 0:
                         ends[b0 + b] = end
@@ -152,11 +111,12 @@ def _make(name, key, cached, room, apply, cost):
                             gram[b, new, j] = value
                             gram[b, j, new] = value
                     for j in range(kept):
-                        order[j] = (k - 1 - j) % window
+                        gamma[j] = dot(changes[b, (k - 1 - j) % window], rb)
                     for i in range(N):
                         last_s[b, i] = own[i]
                         last_r[b, i] = rb[i]
-                    _mix(own, rb, steps[b], changes[b], gram[b], order[:kept], weights, gamma, damping)
+                    used = mixture(gram[b], weights, gamma, k, window, kept, DEPENDENT * eps)
+                    _mix(own, rb, steps[b], changes[b], gamma, used, k, damping)
                 k += 1
 
     return run

@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import BackendError
+from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
 from .chain import adjoint_chain
 from .curvature import curvature
+from .fixed_point import adjoint_fixed_point, fixed_point, tangent_fixed_point
 from .frames import tangent_frames
 from .jacobian import dense, factors
+from .linear import newton_directions
 from .loss import first_outside, loss, one_hot, total
 from .norms import chain_norms, unsettled
 from .orthonormalize import orthonormalize
@@ -28,8 +31,13 @@ from .statistics import normalize_batch, through_batch
 from .tangent import tangent_chain
 
 __all__ = [
+    "CONVERGED",
+    "LIMIT",
+    "NOT_FINITE",
+    "STALLED",
     "SWEEPS",
     "adjoint_chain",
+    "adjoint_fixed_point",
     "affine",
     "backprop",
     "batchnorm_backprop",
@@ -43,11 +51,13 @@ __all__ = [
     "factors",
     "first_not_finite",
     "first_outside",
+    "fixed_point",
     "fold",
     "graded_singular_values",
     "in_float64",
     "input_adjoint",
     "loss",
+    "newton_directions",
     "normalize",
     "normalize_batch",
     "one_hot",
@@ -58,6 +68,7 @@ __all__ = [
     "rollout",
     "swapped",
     "tangent_chain",
+    "tangent_fixed_point",
     "tangent_frames",
     "through_batch",
     "total",

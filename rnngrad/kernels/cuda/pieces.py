@@ -106,6 +106,8 @@ def run(
     multiple: int = 1,
 ) -> None:
     """``launch(start, stop, *device arrays)`` for consecutive pieces of ``count`` places, multiples of so many."""
+    if not count:
+        return
     size = fitting(count, operands, scratch)
     if size < count:
         size = size // multiple * multiple

@@ -15,8 +15,13 @@ cuda = _cuda.load()
 
 
 @functools.cache
-def make(cell, phi, dtype, level):
-    """Kernel ``run(states, s0, a, a2, e, q, W, W2, lengths, consts, scratch, rows)``; W, W2 transposed and flat."""
+def step(cell, phi, dtype):
+    """Device function: states[t + 1] from states[t] for ``count`` samples from ``first`` on, with what it makes.
+
+    a[t], a2[t] hold U x + b on entry. room[sent : …] holds, for the block's ``rows``, what is sent[rows, n] and
+    z[rows, max(G, P2), n]; the weights are transposed. A unit of a sample is always the same thread's, so what it wrote
+    it may read.
+    """
     unit = cell.module
     S, P, P2, G = cell.n_states, len(cell.gates), len(cell.gates2), cell.recurrent
     take_s, take_a, take_a2, take_k = TAKE[S], TAKE[P], TAKE[P2], TAKE[len(cell.constants)]
@@ -26,12 +31,70 @@ def make(cell, phi, dtype, level):
     emit = None if emits_state else unit.emit
     inner_map = unit.inner if two_stage else None
     multiply = block.product(dtype)
+
+    @_cuda.function
+    def one_step(states, a, a2, e, q, t, weights, lengths, consts, first, count, rows, room, sent):
+        # states[T+1, B, S, n]  a[T, B, P, n]  a2[T, B, P2, n]  e, q[T, B, n] where the cell has them
+        W, w0, W2, w20 = weights
+        n = states.shape[3]
+        z = sent + rows * n
+        tk = min(t, consts.shape[0] - 1)
+        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
+            b, i = first + item // n, item % n
+            if emits_state:
+                room[sent + item] = states[t, b, 0, i]
+            else:
+                k = consts[tk, min(b, consts.shape[1] - 1)]
+                value = emit(phi, take_s(states[t, b], i), take_k(k, i))
+                room[sent + item] = value
+                e[t, b, i] = value
+        cuda.syncthreads()
+        multiply(room, z, G * n, room, sent, n, W, w0, G * n, count, n, G * n)
+        cuda.syncthreads()
+        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
+            r, i = item // n, item % n
+            b = first + r
+            for g in range(G):
+                a[t, b, g, i] += room[z + (r * G + g) * n + i]
+            if two_stage:
+                k = consts[tk, min(b, consts.shape[1] - 1)]
+                value = inner_map(phi, take_s(states[t, b], i), take_a(a[t, b], i), take_k(k, i))
+                room[sent + item] = value
+                q[t, b, i] = value
+        if two_stage:
+            cuda.syncthreads()
+            multiply(room, z, P2 * n, room, sent, n, W2, w20, P2 * n, count, n, P2 * n)
+            cuda.syncthreads()
+        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
+            r, i = item // n, item % n
+            b = first + r
+            for g in range(P2):
+                a2[t, b, g, i] += room[z + (r * P2 + g) * n + i]
+            s = take_s(states[t, b], i)
+            if t < lengths[b]:
+                k = take_k(consts[tk, min(b, consts.shape[1] - 1)], i)
+                put_s(states[t + 1, b], 0, i, update(phi, s, take_a(a[t, b], i), take_a2(a2[t, b], i), k))
+            else:  # padding copies the state
+                put_s(states[t + 1, b], 0, i, s)
+
+    return one_step
+
+
+def room(G, P2, n):
+    """Numbers of scratch of a step for one sample."""
+    return (1 + max(G, P2)) * n
+
+
+@functools.cache
+def make(cell, phi, dtype, level):
+    """Kernel ``run(states, s0, a, a2, e, q, W, W2, lengths, consts, scratch, rows)``; W, W2 transposed and flat."""
+    S, P2, G = cell.n_states, len(cell.gates2), cell.recurrent
+    one_step = step(cell, phi, dtype)
     dtype = numba.from_dtype(dtype)
     wide = max(G, P2)
 
     @_cuda.Kernel
     def run(states, s0, a, a2, e, q, W, W2, lengths, consts, scratch, rows):
-        # states[T+1, B, S, n]  s0[B, S, n]  a[T, B, P, n]  a2[T, B, P2, n]  e, q[T, B, n] where the cell has them
         steps, B, n = a.shape[0], states.shape[1], states.shape[3]
         first = cuda.blockIdx.x * rows
         count = min(rows, B - first)
@@ -44,54 +107,15 @@ def make(cell, phi, dtype, level):
         if level == 2:
             block.copy(room, 0, W, G * n * n)
             block.copy(room, G * n * n, W2, P2 * n * n)
-            weights, weights2, second = room, room, G * n * n
+            weights = (room, 0, room, G * n * n)
             sent = (G + P2) * n * n
         else:
-            weights, weights2, second = W, W2, 0
-        z = sent + rows * n
+            weights = (W, 0, W2, 0)
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             for s in range(S):
                 states[0, first + item // n, s, item % n] = s0[first + item // n, s, item % n]
         for t in range(steps):
-            tk = min(t, consts.shape[0] - 1)
-            # a unit of a sample is always the same thread's, so what it wrote it may read
-            for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-                b, i = first + item // n, item % n
-                if emits_state:
-                    room[sent + item] = states[t, b, 0, i]
-                else:
-                    k = consts[tk, min(b, consts.shape[1] - 1)]
-                    value = emit(phi, take_s(states[t, b], i), take_k(k, i))
-                    room[sent + item] = value
-                    e[t, b, i] = value
-            cuda.syncthreads()
-            multiply(room, z, G * n, room, sent, n, weights, 0, G * n, count, n, G * n)
-            cuda.syncthreads()
-            for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-                r, i = item // n, item % n
-                b = first + r
-                for g in range(G):
-                    a[t, b, g, i] += room[z + (r * G + g) * n + i]
-                if two_stage:
-                    k = consts[tk, min(b, consts.shape[1] - 1)]
-                    value = inner_map(phi, take_s(states[t, b], i), take_a(a[t, b], i), take_k(k, i))
-                    room[sent + item] = value
-                    q[t, b, i] = value
-            if two_stage:
-                cuda.syncthreads()
-                multiply(room, z, P2 * n, room, sent, n, weights2, second, P2 * n, count, n, P2 * n)
-                cuda.syncthreads()
-            for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-                r, i = item // n, item % n
-                b = first + r
-                for g in range(P2):
-                    a2[t, b, g, i] += room[z + (r * P2 + g) * n + i]
-                s = take_s(states[t, b], i)
-                if t < lengths[b]:
-                    k = take_k(consts[tk, min(b, consts.shape[1] - 1)], i)
-                    put_s(states[t + 1, b], 0, i, update(phi, s, take_a(a[t, b], i), take_a2(a2[t, b], i), k))
-                else:  # padding copies the state
-                    put_s(states[t + 1, b], 0, i, s)
+            one_step(states, a, a2, e, q, t, weights, lengths, consts, first, count, rows, room, sent)
 
     return run
 
@@ -105,7 +129,7 @@ def rollout(cell, phi):
 
     def launch(states, a, a2, e, q, W, W2, lengths, consts, tile):
         T, B, _, n = a.shape
-        row = (1 + max(len(W), len(W2))) * n
+        row = room(len(W), len(W2), n)
         level, fits = block.placement(a.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
         kernel = make(cell, phi, a.dtype, level)
         operands = [
