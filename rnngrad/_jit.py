@@ -196,7 +196,7 @@ def kernel(*key, tasks, work=lambda out, *rest: out.size, cached=True):
         def launch(*args):
             count = tasks(*args)
             time = work(*args) * args[0].itemsize / 8
-            threads = min(num_threads(), count) if time >= _PARALLEL_WORK else 1
+            threads = max(min(num_threads(), count), 1) if time >= _PARALLEL_WORK else 1
             _run(compiled, args, count, threads, int(time / (_PIECE_WORK * threads)))
 
         launch.compiled = compiled

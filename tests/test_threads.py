@@ -32,7 +32,7 @@ def results(sizes):
     found = {"states": traj.states, "y": traj.y, "jacobians": rg.jacobians(traj)}
     found |= {"to": chain.all_to(8), "from": chain.all_from(sizes["T"] - 6)}
     found |= {"flow": rg.gradient_flow(traj, loss).log_norm, "loss": np.array(grads.loss)}
-    v = np.random.default_rng(2).standard_normal((2, sum(g.size for _, g in grads.parameters())))
+    v = np.random.default_rng(2).standard_normal((6, sum(g.size for _, g in grads.parameters())))
     found |= {"hessian": rg.hessian_vector_product(traj, loss, v)}
     found |= {"gauss_newton": rg.gauss_newton_vector_product(traj, loss, v)}
     for prefix, g in (("", grads), ("short ", short)):
@@ -62,10 +62,10 @@ def test_every_kernel_is_shared_out(all_threads, monkeypatch):
     """The tests below would compare nothing otherwise."""
     shared, run = {}, _jit._run
 
-    def spy(compiled, args, count, threads):
+    def spy(compiled, args, count, threads, pieces):
         name = getattr(compiled, "py_func", compiled).__rnngrad_key__.split("-")[0]
         shared[name] = max(shared.get(name, 0), threads)
-        run(compiled, args, count, threads)
+        run(compiled, args, count, threads, pieces)
 
     monkeypatch.setattr(_jit, "_run", spy)
     for sizes in LARGE:
