@@ -42,13 +42,13 @@ def _session(*arguments, seconds):
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
 def test_in_the_simulator():
-    _session("-m", "not slow", seconds=600)
+    _session("-m", "not slow", seconds=1800)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
 def test_in_the_simulator_at_length():
-    _session("-m", "slow", seconds=1800)
+    _session("-m", "slow", seconds=3600)
 
 
 # ---------------------------------------------------------------- truth
