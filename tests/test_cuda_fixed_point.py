@@ -3,15 +3,11 @@
 As in ``test_cuda_simulator.py``: the tests run in a process of their own that has the simulator.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
 from cases import CELLS, assert_close, assert_gradients, make_case
+from simulated import DTYPES, SIMULATED, inside, outside, session
 
 import rnngrad as rg
 from rnngrad import _cuda
@@ -20,42 +16,19 @@ from rnngrad.dynamics.rollout import constants, second_weights
 from rnngrad.fixedpoint.solve import ended, history_arrays
 from rnngrad.kernels import cpu
 
-SIMULATED = _cuda.simulated()
-inside = pytest.mark.simulated  # conftest.py leaves these out of every other process
-DTYPES = {"float64": 1e-12, "float32": 1e-5}
 #: residuals that leave room above rounding: iterations end at the same k
 REACHED = {"float64": 1e-6, "float32": 1e-4}
 METHODS = {"picard": {}, "anderson": {"window": 2}, "anderson, damped": {"window": 3, "damping": 0.6}}
 overflows = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of interpreted kernels
 
 if SIMULATED:
-    import simulator
-
-    simulator.install()
-
     from rnngrad.kernels import cuda
     from rnngrad.kernels.cuda import block, pieces
 
 
-def _session(*arguments, seconds):
-    root = str(Path(rg.__file__).parents[1])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": path}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-
-
-@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+@outside
 def test_in_the_simulator():
-    _session("-m", "not slow", seconds=1800)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
-def test_in_the_simulator_at_length():
-    _session("-m", "slow", seconds=3600)
+    session(__file__, seconds=1800)
 
 
 # ---------------------------------------------------------------- forward

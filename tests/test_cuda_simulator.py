@@ -6,8 +6,6 @@ own, and the other tests are left out where the simulator is not on.
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,40 +13,23 @@ import numpy as np
 import pytest
 import reference
 from cases import CELLS, LOSSES, SHAPES, UNEVEN, assert_close, assert_gradients, make_case, random_target
+from simulated import DTYPES, inside, outside, session
 
 import rnngrad as rg
 from rnngrad import _cuda
 
-SIMULATED = _cuda.simulated()
 slow = [pytest.mark.slow]
-inside = pytest.mark.simulated  # conftest.py leaves these out of every other process
-DTYPES = {"float64": 1e-12, "float32": 1e-5}
-
-if SIMULATED:
-    import simulator
-
-    simulator.install()
 
 
-def _session(*arguments, seconds):
-    root = str(Path(rg.__file__).parents[1])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": path}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-
-
-@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+@outside
 def test_in_the_simulator():
-    _session("-m", "not slow", seconds=1800)
+    session(__file__, "-m", "not slow", seconds=1800)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+@outside
 def test_in_the_simulator_at_length():
-    _session("-m", "slow", seconds=3600)
+    session(__file__, "-m", "slow", seconds=3600)
 
 
 # ---------------------------------------------------------------- truth
