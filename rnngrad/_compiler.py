@@ -1,10 +1,15 @@
-"""Numba's compiler with one step more: a kernel borrows its arrays from the caller and does not count references.
+"""Numba's compiler with one step more: what kernels borrow they do not count, what is inlined is not compiled.
 
 Every view of an array, such as a slice ``states[t, b0:b1]`` in a loop over steps, counts a reference to the owner of
 its memory with an atomic operation, twice. Threads that work on one array then fight for the cache line of that count.
 The caller holds the arrays while a kernel runs, so the counts are of no use: here the owner is taken off every array
 that a kernel is given, and an array without an owner is not counted. Arrays made inside a kernel keep theirs.
+
+Numba optimises a function and makes machine code of it before it links it into its callers; where it never runs by
+itself, that is for nothing.
 """
+
+import functools
 
 from numba.core import cgutils, ir, types
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
@@ -64,11 +69,43 @@ class _BorrowArguments(FunctionPass):
         return True
 
 
-class KernelCompiler(CompilerBase):
-    """The usual pipeline, and the arguments borrowed."""
+@register_pass(mutates_CFG=False, analysis_only=True)
+class _LeaveToCallers(FunctionPass):
+    """Translate only: optimisation and machine code are left to the functions that this one is linked into."""
+
+    _name = "rnngrad_leave_to_callers"
+
+    def __init__(self):
+        FunctionPass.__init__(self)
+
+    def run_pass(self, state):
+        library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+        library._optimize_final_module = lambda: None
+        library._finalize_final_module = functools.partial(setattr, library, "_finalized", True)
+        state.library = library
+        state.flags.no_compile = True
+        return False
+
+
+class _Compiler(CompilerBase):
+    """The usual pipeline with a pass more."""
 
     def define_pipelines(self):
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.add_pass_after(_BorrowArguments, IRProcessing)
+        self.add(passes)
         passes.finalize()
         return [passes]
+
+
+class KernelCompiler(_Compiler):
+    """The arguments borrowed."""
+
+    def add(self, passes):
+        passes.add_pass_after(_BorrowArguments, IRProcessing)
+
+
+class InlinedCompiler(_Compiler):
+    """Neither optimised nor made machine code."""
+
+    def add(self, passes):
+        passes.add_pass_after(_LeaveToCallers, IRProcessing)

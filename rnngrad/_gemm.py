@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from ._jit import inner, kernel, unit
 from ._memory import empty
@@ -146,6 +147,22 @@ def _tile(rows, vectors, accumulate):
     return tile
 
 
+@intrinsic
+def _flat(typingctx, array):
+    """The memory of an array from its first element on, as one row: one type for arrays of any dimension."""
+    row = types.Array(array.dtype, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        given = context.make_array(array)(context, builder, args[0])
+        size = ir.Constant(given.itemsize.type, array.dtype.bitwidth // 8)
+        out = context.make_array(row)(context, builder)
+        nothing = cgutils.get_null_value(out.meminfo.type)
+        populate_array(out, given.data, [given.nitems], [size], size, nothing)
+        return out._getvalue()
+
+    return row(array), codegen
+
+
 def _make_walk(vectors, accumulate):
     """All tiles of a product whose panels are ``vectors`` registers wide."""
     tall, half, single = (_tile(rows, vectors, accumulate) for rows in (MR, MR // 2, 1))
@@ -199,13 +216,14 @@ def _make_walk(vectors, accumulate):
 def _make_product(accumulate):
     wide, narrow = _make_walk(VECTORS, accumulate), _make_walk(1, accumulate)
 
-    @inner(accumulate)
+    @inner(accumulate, forced=True)
     def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         width = panels.shape[2]
+        group_step, b, b_panel = MR * row_step, _flat(panels), k * width
         if width * c.itemsize > VECTOR_BYTES:
-            wide(m, k, a, row_step, depth_step, MR * row_step, panels, width, k * width, width, n, c, ldc)
+            wide(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc)
         else:
-            narrow(m, k, a, row_step, depth_step, MR * row_step, panels, width, k * width, width, n, c, ldc)
+            narrow(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc)
 
     return product
 
@@ -213,7 +231,7 @@ def _make_product(accumulate):
 _wide, _narrow = _make_walk(VECTORS, True), _make_walk(1, True)
 
 
-@inner()
+@inner(forced=True)
 def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
     """C (m, n) += A (m, k) B (k, n) with A stored by columns and B in panels.
 
@@ -222,9 +240,9 @@ def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, 
     packed panels, or a matrix as it lies if n is a multiple of ``width``.
     """
     if width * c.itemsize > VECTOR_BYTES:
-        _wide(m, k, a, 1, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc)
+        _wide(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc)
     else:
-        _narrow(m, k, a, 1, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc)
+        _narrow(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc)
 
 
 #: product(m, k, a, row_step, depth_step, panels, n, c, ldc): C (m, n) <- A (m, k) B (k, n) with B packed;

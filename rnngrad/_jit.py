@@ -1,26 +1,23 @@
-"""Every Numba decision in one place: flags, the compile cache, threads, and the launch of a kernel.
+"""Every Numba decision in one place: flags, threads, and the launch of a kernel.
 
-``unit`` marks a scalar function that kernels inline; ``kernel`` marks a loop nest that is launched from Python.
-Compiled kernels are kept on disk in a folder named after a digest of the sources they come from, so an edited unit can
-never be served from a stale file (Numba itself checks only the file that holds the outermost function).
+``unit`` marks a scalar function that kernels inline; ``inner`` a loop nest that they call; ``kernel`` one that is
+launched from Python.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import os
 import threading
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numba
 from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
+from ._cache import KernelCache, cache_is_writable
 from ._compiler import KernelCompiler
+from ._linking import Inlined, Outlined
 
 _FLAGS = {
     # Python division semantics put a branch in every loop that divides and stop it from vectorising.
@@ -29,120 +26,15 @@ _FLAGS = {
     "fastmath": {"contract"},
 }
 
-_PACKAGE = Path(__file__).parent
-
-
-def _digest() -> str:
-    """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    own = ("_compiler.py", "_jit.py", "_gemm.py", "_math.py", "_dual.py", "loss_terms.py", "normalization.py")
-    sources = [_PACKAGE / name for name in own]
-    sources += sorted((_PACKAGE / "kernels").glob("*.py"))
-    for folder in ("cells", "kernels/cpu"):
-        sources += sorted((_PACKAGE / folder).rglob("*.py"))
-    for path in sources:
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-#: Taken at import: read any later, it could name sources that this process did not import.
-SOURCE_DIGEST = _digest()
-
-
-@functools.cache
-def cache_folder() -> Path:
-    """Folder of the compiled kernels; ``RNNGRAD_CACHE_DIR`` overrides the user's cache folder."""
-    own = os.environ.get("RNNGRAD_CACHE_DIR")
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rnngrad"
-    return (Path(own) if own else users) / SOURCE_DIGEST
-
-
-class _DigestLocator(_CacheLocator):
-    """Where a kernel is kept: one folder per source digest, one file name per kernel key."""
-
-    def __init__(self, py_func, py_file):
-        self._key = py_func.__rnngrad_key__
-        self._py_file = py_file  # Numba reads this name when it words a warning
-
-    def get_cache_path(self):
-        return str(cache_folder())
-
-    def get_source_stamp(self):
-        return SOURCE_DIGEST
-
-    def get_disambiguator(self):
-        return self._key
-
-    @classmethod
-    def from_function(cls, py_func, py_file):
-        return cls(py_func, py_file)
-
-
-class _KernelCacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_DigestLocator]
-
-
-class _KernelFiles(IndexDataCacheFile):
-    """One file per kernel and signature, named by a hash of its key.
-
-    Numba numbers the files and keeps an index of the numbers; two processes that compile at once can leave an index
-    that points to the other's file, that is, to code of another signature.
-    """
-
-    def save(self, key, data):
-        self._save_data(self._name(key), (key, data))
-
-    def load(self, key):
-        try:
-            stored, data = self._load_data(self._name(key))
-        except FileNotFoundError:
-            return None
-        return data if stored == key else None
-
-    def _name(self, key):
-        return self._index_name.removesuffix("nbi") + hashlib.sha256(repr(key).encode()).hexdigest()[:16] + ".nbc"
-
-
-class _KernelCache(FunctionCache):
-    _impl_class = _KernelCacheImpl
-
-    def __init__(self, py_func):
-        super().__init__(py_func)
-        self._cache_file = _KernelFiles(
-            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
-        )
-
-    def _index_key(self, sig, codegen):
-        # The key names the kernel and what it closes over; the digest in the folder's name covers the code.
-        # Numba's own key pickles the closure, and a dispatcher never pickles to the same bytes twice.
-        return sig, codegen.magic_tuple(), self._py_func.__rnngrad_key__
-
-
-@functools.cache
-def _cache_is_writable() -> bool:
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        probe = cache_folder() / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        warnings.warn(
-            f"rnngrad cannot keep compiled kernels in {cache_folder()} ({error}); each process will compile anew. "
-            "Set RNNGRAD_CACHE_DIR to a writable folder.",
-            stacklevel=2,
-        )
-        return False
-    return True
-
 
 def unit(function):
     """Scalar function, inlined into the kernels that call it (CPU) and callable from device code (CUDA)."""
-    compiled = numba.njit(**_FLAGS, forceinline=True)(function)
-    if not config.DISABLE_JIT:
-        # numba-cuda takes over these options and reads any fastmath as all of it, approximate division included;
-        # the CPU compiler holds its own reference.
-        compiled.targetoptions = {name: value for name, value in compiled.targetoptions.items() if name != "fastmath"}
+    if config.DISABLE_JIT:
+        return function
+    compiled = Inlined(function, _FLAGS)
+    # numba-cuda takes over these options and reads any fastmath as all of it, approximate division included; the CPU
+    # compiler holds its own reference.
+    compiled.targetoptions = {name: value for name, value in compiled.targetoptions.items() if name != "fastmath"}
     return compiled
 
 
@@ -158,16 +50,26 @@ def _name_apart(function, key):
     return text
 
 
-def inner(*key, forced=False):
-    """Decorate a loop nest called by a kernel: one thread, compiled into its caller.
+def inner(*key, forced=False, cached=True):
+    """Decorate a loop nest called by kernels: one thread, compiled once and called by name.
 
-    ``key`` says what a closure holds, as for :func:`kernel`; none for a function of a module. ``forced`` inlines it
-    whatever its size: a call with many arrays costs a tenth of a microsecond, which counts in a loop over short steps.
+    ``key`` and ``cached`` as for :func:`kernel`; no key for a function of a module. ``forced`` inlines it into every
+    caller: for what is so short that the call would count (with many arrays it costs a tenth of a microsecond), and
+    compiled with each.
     """
 
     def decorate(function):
-        _name_apart(function, key)
-        return numba.njit(**_FLAGS, nogil=True, forceinline=forced)(function)
+        key_text = _name_apart(function, key)
+        if config.DISABLE_JIT:
+            return function
+        if forced:
+            return Inlined(function, _FLAGS)
+        name = f"{function.__module__.removeprefix('rnngrad.')}.{function.__qualname__}"
+        outlined = Outlined(function, _FLAGS, name if cached else None)
+        if cached and cache_is_writable():
+            function.__rnngrad_key__ = key_text
+            outlined._cache = KernelCache(function)
+        return outlined
 
     return decorate
 
@@ -189,8 +91,8 @@ def kernel(*key, tasks, work=lambda out, *rest: out.size, cached=True):
         compiled = function
         if not config.DISABLE_JIT:
             compiled = numba.njit(**_FLAGS, nogil=True, pipeline_class=KernelCompiler)(function)
-            if cached and _cache_is_writable():
-                compiled._cache = _KernelCache(function)
+            if cached and cache_is_writable():
+                compiled._cache = KernelCache(function)
 
         @functools.wraps(function)
         def launch(*args):

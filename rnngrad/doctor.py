@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import __version__, _cuda, _jit
+from . import __version__, _cache, _cuda, _jit
 from .dynamics.chain import jacobian_chain
 from .dynamics.rollout import rollout
 from .errors import BackendError
@@ -41,11 +41,11 @@ def facts() -> Iterator[tuple[str, str]]:
         yield "BLAS", f"{library['internal_api']} {library['version']}, {how}"
     if not blas:
         yield "BLAS", "none found"
-    yield "cache folder", _cache()
+    yield "cache folder", _compiled()
 
 
-def _cache() -> str:
-    folder = _jit.cache_folder()
+def _compiled() -> str:
+    folder = _cache.cache_folder()
     files = list(folder.glob("*.nbc")) if folder.is_dir() else []
     size = sum(file.stat().st_size for file in files) / 2**20
     return f"{folder} ({len(files)} kernels, {size:.0f} MB)"

@@ -27,7 +27,7 @@ def backprop(cell, phi):
     inner_vjp = unit.inner_vjp if two_stage else None
     output_vjp = None if outputs_state else unit.output_vjp
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def add_output(gs, gh, s, k):
         # gs[b, S, n] += dh/ds^T gh
         for b in range(gh.shape[0]):
@@ -40,14 +40,14 @@ def backprop(cell, phi):
                     for r in range(S):
                         gs[b, r, i] += d[r]
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def update_rows(g_new, da, da2, g, s, a, a2, k, t, lengths):
         # through update: g[b, S, n] -> g_new (by way of ds'/ds), da[b, P, n], da2[b, P2, n]
         n = s.shape[2]
         row = np.empty((S + P + P2, n), s.dtype)  # no aliases in the loop below, hence vectorised
         for b in range(s.shape[0]):
             if t >= lengths[b]:
-                g_new[b] = g[b]
+                copy_rows(g_new[b], g[b], 0)
                 da[b] = 0
                 da2[b] = 0
                 continue
@@ -62,7 +62,7 @@ def backprop(cell, phi):
             copy_rows(da[b], row, S)
             copy_rows(da2[b], row, S + P)
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def inner_rows(g_new, da, dq, s, a, k):
         for b in range(dq.shape[0]):
             kb = k[min(b, k.shape[0] - 1)]
@@ -73,7 +73,7 @@ def backprop(cell, phi):
                 for r in range(P):
                     da[b, r, i] += d[r]
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def emit_rows(g_new, de, s, k):
         for b in range(de.shape[0]):
             kb = k[min(b, k.shape[0] - 1)]

@@ -34,13 +34,15 @@ def _carry(form, forward):
             r0 = task * ROWS
             r1 = min(R, r0 + ROWS)
             current, own, counts = y[r0:r1], sample[r0:r1], count[: r1 - r0]
-            counts[:] = exponent[r0:r1]
+            for r in range(r0, r1):
+                counts[r - r0] = exponent[r]
             for d in range(steps):
                 place = d if forward else steps - 1 - d
                 new = out[place, r0:r1]
                 step(system, scratch, current, new, own, t_from + d if forward else t_from - 1 - d)
                 rescale(new, S * n, counts)
-                exponents[place, r0:r1] = counts
+                for r in range(r0, r1):  # an assignment of slices would compile messages for shapes that differ
+                    exponents[place, r] = counts[r - r0]
                 current = new
 
     return run

@@ -9,7 +9,7 @@ from ..._jit import inner, kernel
 from ..tuples import PUT, TAKE
 
 
-@inner()
+@inner(forced=True)
 def _lift(out, value, change):
     """out[p, n] = value + STEP change, as dual numbers."""
     for p in range(out.shape[0]):
@@ -17,7 +17,7 @@ def _lift(out, value, change):
             out[p, i] = complex(value[p, i], STEP * change[p, i])
 
 
-@inner()
+@inner(forced=True)
 def _add(out, rows, first):
     """out[p, n] += the change that rows[first + p, n] carry."""
     for p in range(out.shape[0]):

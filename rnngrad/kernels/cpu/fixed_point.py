@@ -132,7 +132,7 @@ def fixed_point(cell, phi):
     P, P2 = len(cell.gates), len(cell.gates2)
     E, Q = 0 if cell.emits_state else 1, 1 if cell.two_stage else 0
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, forced=True)
     def room(like, system):
         rows, _, n = like.shape
         dtype = like.dtype
@@ -144,7 +144,7 @@ def fixed_point(cell, phi):
             np.full(rows, 1),
         )
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, forced=True)
     def apply(pair, first, scratch, system):
         drive, drive2, weights, consts = system
         a, a2, e, q, lengths = scratch
@@ -168,11 +168,11 @@ def fixed_point(cell, phi):
 def system_fixed_point(f):
     """Kernel ``run(s, residuals, iterations, ends, settings, (x, params))`` of a user's f(s, x, params); see _make."""
 
-    @inner()
+    @inner(forced=True)
     def room(like, system):
         return np.empty(like.shape[2], like.dtype)
 
-    @inner()
+    @inner(forced=True)
     def apply(pair, first, scratch, system):
         x, params = system
         for r in range(pair.shape[1]):
@@ -185,7 +185,7 @@ def system_fixed_point(f):
     return _make("system_fixed_point", (), False, room, apply, lambda s: s.shape[2])
 
 
-@inner()
+@inner(forced=True)
 def _add(new, g):
     for r in range(new.shape[0]):
         for p in range(new.shape[1]):
@@ -199,11 +199,11 @@ def _linear(form, forward):
     step, step_room = (TANGENT if forward else ADJOINT)[form]
     one_by_one = form == "dense"  # whose step is of one sample
 
-    @inner(form, forward)
+    @inner(form, forward, forced=True)
     def room(like, system):
         return step_room(system[0], like)
 
-    @inner(form, forward)
+    @inner(form, forward, forced=True)
     def apply(pair, first, scratch, system):
         jacobians, g, sample = system
         y, new = pair[0], pair[1]

@@ -29,7 +29,7 @@ def factors(cell, phi):
     emit_vjp = None if emits_state else unit.emit_vjp
     inner_vjp = unit.inner_vjp if two_stage else None
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def rows(update_s, update_a, update_a2, inner_s, inner_a, emit_s, s, a, a2, k, t, lengths, buffer, unit_g):
         B, n = a.shape[0], a.shape[2]
         one, zero = s.dtype.type(1), s.dtype.type(0)

@@ -11,7 +11,7 @@ from .singular_values import dot
 _BLOCK = 8  # columns eliminated at once; the rest of the matrix follows by one product
 
 
-@inner()
+@inner(forced=True)
 def _room(N, like):
     """Scratch of ``_eliminate``: the matrix with its right-hand side, a block of columns, and of rows in panels."""
     width = panel_width(N + 1, like.itemsize)

@@ -170,7 +170,7 @@ def room(k, N, like):
     )
 
 
-@inner()
+@inner(forced=True)
 def _exponent(x):
     """floor(log2 x) + 1 of a positive number."""
     return (np.int64(np.float64(x).view(np.int64)) >> 52) - 1022

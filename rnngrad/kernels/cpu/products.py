@@ -30,7 +30,8 @@ def _affine(start, stop, out, x, panels, bias, first, columns):
         r0 = piece * _ROWS
         r1 = min(R, r0 + _ROWS)
         for r in range(r0, r1):
-            out[r, first : first + columns] = bias
+            for c in range(columns):
+                out[r, first + c] = bias[c]
         if m > 0 and panels.shape[0] > 0:
             add_packed_product(r1 - r0, m, x[r0:], m, 1, panels, columns, out[r0:, first:], C)
 
@@ -176,11 +177,12 @@ def outer(da, first, columns, x, m):
 def _column_sums(start, stop, parts, da, chunk):
     R, C = da.shape
     for piece in range(start, stop):
-        acc = np.zeros(C, da.dtype)
+        acc = np.zeros(C, da.dtype)  # of no other array, hence vectorised
         for r in range(piece * chunk, min(R, (piece + 1) * chunk)):
             for c in range(C):
                 acc[c] += da[r, c]
-        parts[piece] = acc
+        for c in range(C):
+            parts[piece, c] = acc[c]
 
 
 def column_sums(da):

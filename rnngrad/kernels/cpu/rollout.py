@@ -24,7 +24,7 @@ def step(cell, phi):
     emit = None if emits_state else unit.emit
     inner_map = unit.inner if two_stage else None
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def emit_rows(e, s, k):
         # e[b, n]  s[b, S, n]
         for b in range(e.shape[0]):
@@ -32,7 +32,7 @@ def step(cell, phi):
             for i in range(e.shape[1]):
                 e[b, i] = emit(phi, take_s(s[b], i), take_k(kb, i))
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def inner_rows(q, s, a, k):
         row = np.empty(q.shape[1], q.dtype)  # a buffer of its own keeps the loop free of aliases, hence vectorised
         for b in range(q.shape[0]):
@@ -42,7 +42,7 @@ def step(cell, phi):
             for i in range(row.size):
                 q[b, i] = row[i]
 
-    @inner(cell.name, phi)
+    @inner(cell.name, phi, cached=cell.built_in)
     def update_rows(new, s, a, a2, k, t, lengths):
         # new[b, S, n]  s[b, S, n]  a[b, P, n]
         n = s.shape[2]

@@ -49,20 +49,15 @@ def _rotate(x, y, shift):
     tasks=lambda out, *rest: len(out),
     work=lambda out, X, *rest: 20 * X.size * X.shape[1] / MULTIPLY_ADDS,
 )
-def graded_singular_values(start, stop, out, X, exponents, sweeps):
-    """out[B, N] = ln of the singular values of X[B, N, M] 2^exponents[B, N], descending; X is used up (float64).
-
-    A row of which rotations leave no more than their rounding is a singular value of 0, -inf.
-
-    sweeps[B] is how many it took; SWEEPS + 1 where that was not enough.
-    """
+def _rotations(start, stop, out, X, exponents, sweeps):
     _, N, M = X.shape
     given, floor = np.empty(N, np.int64), rounding_exponent(N)
     for b in range(start, stop):
         rows, e = X[b], exponents[b]
         taken = 0
         normalize(rows, M, e)
-        given[:] = e
+        for i in range(N):
+            given[i] = e[i]
         while taken <= SWEEPS:
             taken += 1
             normalize(rows, M, e)
@@ -86,4 +81,14 @@ def graded_singular_values(start, stop, out, X, exponents, sweeps):
                 out[b, i] = -math.inf
             else:
                 out[b, i] = math.log(square) / 2 + e[i] * math.log(2.0)
-        out[b] = -np.sort(-out[b])
+
+
+def graded_singular_values(out, X, exponents, sweeps):
+    """out[B, N] = ln of the singular values of X[B, N, M] 2^exponents[B, N], descending; X is used up (float64).
+
+    A row of which rotations leave no more than their rounding is a singular value of 0, -inf.
+
+    sweeps[B] is how many it took; SWEEPS + 1 where that was not enough.
+    """
+    _rotations(out, X, exponents, sweeps)
+    out[:] = np.sort(out, axis=1)[:, ::-1]

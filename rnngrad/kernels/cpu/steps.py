@@ -13,7 +13,7 @@ from ..._jit import inner, unit
 from .rowwise import run_end, scaled_rows, through
 
 
-@inner()
+@inner(forced=True)
 def _spread(out, q, partial, mask, sample):
     """out[r, p, n] += q[r, n] partial[b, p, n] over the structural non-zeros p that out has."""
     R, n = q.shape
@@ -21,7 +21,7 @@ def _spread(out, q, partial, mask, sample):
     through(out, q.reshape(R, 1, n), partial.reshape(B, 1, P, n), mask.reshape(1, P), sample, False, True)
 
 
-@inner()
+@inner(forced=True)
 def _gather(out, v, partial, mask, sample, more):
     """out[r, n] = sum_s v[r, s, n] partial[b, s, n] over the structural non-zeros; ``more``: added to out."""
     R, n = out.shape
@@ -87,14 +87,14 @@ def tangent_step(v, new, scratch, sample, t, factors, weights, masks, emits_stat
     through(new, z2, update_a2[t], by_a2, sample, True, True)
 
 
-@inner()
+@inner(forced=True)
 def _factored_adjoint_room(system, like):
     R, _, n = like.shape
     gates, P2 = system[4], system[0][2].shape[3]
     return np.empty((R, gates, n), like.dtype), np.empty((R, P2, n), like.dtype), np.empty((R, n), like.dtype)
 
 
-@inner()
+@inner(forced=True)
 def _factored_adjoint(system, scratch, current, new, sample, t):
     factors, weights, masks, emits_state, gates = system
     z, z2, dq = scratch
@@ -104,7 +104,7 @@ def _factored_adjoint(system, scratch, current, new, sample, t):
     )  # fmt: skip
 
 
-@inner()
+@inner(forced=True)
 def _factored_tangent_room(system, like):
     R, _, n = like.shape
     P, P2 = system[0][1].shape[3], system[0][2].shape[3]
@@ -112,7 +112,7 @@ def _factored_tangent_room(system, like):
     return np.empty((R, P, n), dtype), np.empty((R, P2, n), dtype), np.empty((R, n), dtype), np.empty((R, n), dtype)
 
 
-@inner()
+@inner(forced=True)
 def _factored_tangent(system, scratch, current, new, sample, t):
     factors, weights, masks, emits_state, gates = system
     z, z2, e, q = scratch
@@ -140,7 +140,7 @@ def _times_diagonal(out, rows, partial, sample):
         r = end
 
 
-@inner()
+@inner(forced=True)
 def _scaled_adjoint_room(system, like):
     return np.empty_like(like)
 
@@ -152,7 +152,7 @@ def _scaled_adjoint(system, scratch, current, new, sample, t):
     packed_product(R, n, scratch, n, 1, system[1], n, new, n)
 
 
-@inner()
+@inner(forced=True)
 def _scaled_tangent_room(system, like):
     return 0
 
@@ -164,7 +164,7 @@ def _scaled_tangent(system, scratch, current, new, sample, t):
     _times_diagonal(new, new, system[0][t], sample)
 
 
-@inner()
+@inner(forced=True)
 def _dense_room(system, like):
     n = like.shape[2]
     width = panel_width(n, like.itemsize)
@@ -172,7 +172,7 @@ def _dense_room(system, like):
 
 
 def _dense(transposed):
-    @inner(transposed)
+    @inner(transposed, forced=True)
     def step(system, panels, current, new, sample, t):
         R, _, n = current.shape
         fill_panels(panels, 0, len(panels), system[0][t, sample[0]], transposed)

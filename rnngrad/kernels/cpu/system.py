@@ -93,7 +93,7 @@ def system_jacobian(jacobian):
     return run
 
 
-@inner()
+@inner(forced=True)
 def _times(new, row, J, transposed):
     """new = row J, or J row."""
     n = row.size
