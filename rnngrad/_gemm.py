@@ -28,11 +28,13 @@ VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that n
 MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
 
 
-@unit
-def panel_width(columns, itemsize):
+def panel_columns(columns, itemsize):
     """NR: columns of one panel of a matrix with that many columns."""
     lanes = VECTOR_BYTES // itemsize
     return lanes if columns <= lanes else VECTORS * lanes
+
+
+panel_width = unit(panel_columns)  # for kernels; compiling it for Python takes longer than a thousand calls
 
 
 def _tile(rows, vectors, accumulate):
@@ -305,7 +307,7 @@ def pack(weights, transposed=False):
             return entry[1][transposed]
     matrix = weights.reshape(weights.shape[0] * weights.shape[1], weights.shape[2])
     n, depth = matrix.shape if transposed else matrix.shape[::-1]
-    width = panel_width(n, matrix.itemsize)
+    width = panel_columns(n, matrix.itemsize)
     panels = empty((-(-n // width), depth, width), matrix.dtype)
     _pack(panels, matrix, transposed)
     if constant:

@@ -42,8 +42,11 @@ def write(
         for part, ax in zip(parts, axes[: len(parts)], strict=True):
             plot(part, ax)
             titles.append(ax.get_title(loc="left").replace("\n", " "))
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # the layout found now serves both formats; while one is set, each draws twice
         figure.savefig(folder / files["png"])
-        figure.set_layout_engine("none")  # the layout found for the first format serves the second
         figure.savefig(folder / files["svg"], metadata={"Date": None})
     np.savez_compressed(folder / files["npz"], allow_pickle=False, **numbers(parts))
     return files, titles

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from .style import LN10, MAP, title
+from .style import LN10, MAP, POWERS, title
 
 _DECADES = 12  # shown below the largest value: beyond it a gradient is nothing beside the others
 
@@ -43,5 +43,5 @@ def paint(ax: Any, values: Any, extent: tuple[float, float, float, float]) -> No
     ax.grid(False)
     bar = ax.figure.colorbar(image, ax=ax, extend="min", shrink=0.9)
     bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
+    bar.ax.yaxis.set_major_formatter(POWERS)
     bar.set_label(r"$\|dL_t/ds_k\|$")

@@ -61,10 +61,15 @@ def colors(count: int) -> list[Any]:
     return list(mpl.colormaps[MAP](np.linspace(0, 0.95, count)))
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+#: tick labels of an axis that shows log10 of a quantity; plain characters, of which Matplotlib makes text at once
+POWERS = FuncFormatter(lambda value, _: f"10{f'{value:.0f}'.translate(_RAISED)}")
+
+
 def decades(axis: Any, low: float | None = None, high: float | None = None) -> None:
     """Label an axis that shows log10 of a quantity by the powers of ten themselves."""
     axis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
+    axis.set_major_formatter(POWERS)
     if low is not None and high is not None:
         (axis.axes.set_ylim if axis.axis_name == "y" else axis.axes.set_xlim)(low, high)
 

@@ -7,7 +7,7 @@ not depend on the number of threads.
 
 import numpy as np
 
-from ..._gemm import MR, add_packed_product, add_transposed_product, fill_panels, pack, panel_width
+from ..._gemm import MR, add_packed_product, add_transposed_product, fill_panels, pack, panel_columns, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..._memory import empty
 
@@ -163,7 +163,7 @@ def outer(da, first, columns, x, m):
     block = min(columns, _SHORT // da.itemsize)
     pieces = -(-_TASKS // -(-columns // block))
     chunk = -(-len(da) // (pieces * _DEPTH)) * _DEPTH
-    width = panel_width(m, da.itemsize)
+    width = panel_columns(m, da.itemsize)
     short = m % width == 0 and x.shape[1] * x.itemsize <= _SHORT
     packed = empty((0 if short else len(x) * -(-m // width) * width,), x.dtype)
     if not short:

@@ -9,7 +9,7 @@ that comes to J = D W, a system so small that passing it on costs nothing beside
 import numpy as np
 
 from ..._gemm import add_packed_product, fill_panels, packed_product, panel_width
-from ..._jit import inner, unit
+from ..._jit import inner
 from .rowwise import run_end, scaled_rows, through
 
 
@@ -122,7 +122,6 @@ def _factored_tangent(system, scratch, current, new, sample, t):
     )  # fmt: skip
 
 
-@unit
 def is_scaled(S, P, P2, emits_state, keeps):
     """Whether J = D W, one matrix with scaled rows; ``keeps``: a state has a path to itself beside W."""
     return S == 1 and P == 1 and P2 == 0 and emits_state and not keeps
