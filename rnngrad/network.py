@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,62 +200,84 @@ class Network:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("W", "U", "b"):
-            return self.parameters[name]
-        if name in ("W2", "U2", "b2", "V", "c"):
-            return self.parameters.get(name)
-        if name == "alpha":
-            return self.constants.get("alpha")
-        raise AttributeError(name)
+    def __post_init__(self) -> None:
+        names = ("W", "U", "b", "W2", "U2", "b2", *READOUT)
+        vars(self).update({name: self.parameters.get(name) for name in names}, alpha=self.constants.get("alpha"))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __repr__(self) -> str:
         sizes = f"n_inputs={self.m}, n_hidden={self.n}, n_outputs={len(self.V) if self.V is not None else 0}"
         return f"Network({self.cell.name!r}, {sizes}, activation={self.activation!r}, dtype={self.dtype.name!r})"
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Hidden units."""
         return self.W.shape[1]
 
-    @property
+    @cached_property
     def m(self) -> int:
         """Inputs."""
         return self.U.shape[2]
 
-    @property
+    @cached_property
     def p(self) -> int:
         """Outputs; n without a readout."""
         return self.n if self.V is None else self.V.shape[0]
 
-    @property
+    @cached_property
     def S(self) -> int:
         """State vectors per unit."""
         return self.cell.n_states
 
-    @property
+    @cached_property
     def N(self) -> int:
         """Full state size S n."""
         return self.S * self.n
 
-    @property
+    @cached_property
     def state_shape(self) -> tuple[int, int]:
         """(S, n), the shape of one sample's state."""
         return self.S, self.n
 
-    @property
+    @cached_property
     def blocks(self) -> dict[str, slice]:
         """Where each state vector ("h", "c") lies in the full state."""
         return {name: slice(i * self.n, (i + 1) * self.n) for i, name in enumerate(self.cell.states)}
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         return self.W.dtype
 
-    @property
+    @cached_property
     def phi(self) -> int:
         """Number of the activation, as kernels know it."""
         return ACTIVATIONS[self.activation]
+
+    # -- as kernels take it ------------------------------------------------------------------------------------
+
+    @cached_property
+    def full_bias(self) -> NDArray:
+        """b of every pre-activation (P, n), 0 where it has none."""
+        bias = np.zeros((len(self.cell.gates), self.n), self.dtype)
+        bias[list(self.cell.biases)] = self.b
+        return _frozen(bias)
+
+    @cached_property
+    def second_weights(self) -> NDArray:
+        """W2, or an empty (0, n, n)."""
+        return self.W2 if self.cell.two_stage else _frozen(np.zeros((0, self.n, self.n), self.dtype))
+
+    @cached_property
+    def unit_constants(self) -> NDArray:
+        """Per-unit constants as (1, 1, K, n); the first two axes are time and batch where a constant varies."""
+        values = [self.constants[name] for name in self.cell.constants]
+        if not values:
+            return _frozen(np.zeros((1, 1, 0, self.n), self.dtype))
+        full = [value.reshape((1,) * (3 - value.ndim) + value.shape) for value in values]  # (n,) is (1, 1, n)
+        return _frozen(np.stack(np.broadcast_arrays(*full), axis=2))
 
 
 def find_cell(name: str) -> Cell:

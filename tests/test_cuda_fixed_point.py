@@ -12,7 +12,6 @@ from simulated import DTYPES, SIMULATED, inside, outside, session
 import rnngrad as rg
 from rnngrad import _cuda
 from rnngrad.dynamics.jacobian import local_jacobians
-from rnngrad.dynamics.rollout import constants, second_weights
 from rnngrad.fixedpoint.solve import ended, history_arrays
 from rnngrad.kernels import cpu
 
@@ -338,7 +337,7 @@ def everything(cell="gru_delayed", B=5):
     shapes = ((B, len(gates), net.n) for gates in (net.cell.gates, net.cell.gates2))
     a, a2 = (np.random.default_rng(2).standard_normal(shape) for shape in shapes)
     s, history = case.s0.copy(), history_arrays(4, B)
-    cuda.fixed_point(net.cell, net.phi)(s, *history, settings, a, a2, net.W, second_weights(net), constants(net))
+    cuda.fixed_point(net.cell, net.phi)(s, *history, settings, a, a2, net.W, net.second_weights, net.unit_constants)
     found |= {"s": s, "iterations": history[1], "residuals": ended(*history[:2])}
     for forward in (False, True):
         y, history, _, local = linear_iteration(case, "cuda", forward, settings)

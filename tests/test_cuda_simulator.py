@@ -380,7 +380,6 @@ def test_second_derivatives_of_masked_networks_and_of_layers():
 @pytest.mark.parametrize("cell", ["gru_delayed", "continuous", "mgu"])
 def test_the_kernel_of_second_derivatives_in_pieces(cell, monkeypatch):
     """Adjoints that do not end where a sequence does, as no loss makes them."""
-    from rnngrad.dynamics.rollout import constants
     from rnngrad.kernels import backend
     from rnngrad.kernels.cuda import pieces
 
@@ -393,7 +392,7 @@ def test_the_kernel_of_second_derivatives_in_pieces(cell, monkeypatch):
 
     moved, charged, adjoints = drawn(0, 1, 2, rows=K), drawn(3, 3, 3, rows=K), drawn(0, 3, 3, 3)
     start = drawn(0, 1, 2, rows=K)
-    rest = (moved, charged, (traj.states, traj.a, traj.a2), adjoints, traj.lengths, constants(case.net))
+    rest = (moved, charged, (traj.states, traj.a, traj.a2), adjoints, traj.lengths, case.net.unit_constants)
     spans, in_spans = [], pieces.spans
     monkeypatch.setattr(pieces, "spans", lambda *args: spans.append(args) or in_spans(*args))
     found = []

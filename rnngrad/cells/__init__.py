@@ -71,6 +71,9 @@ class Cell:
     inner_by_gate: tuple[int, ...]
     built_in: bool = True
 
+    def __hash__(self) -> int:  # asked at every launch of a kernel
+        return hash(self.name)
+
     @classmethod
     def from_module(
         cls, name: str, module: Any, activations: tuple[str, ...] | None = None, *, built_in: bool = True

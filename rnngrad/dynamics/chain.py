@@ -155,9 +155,20 @@ class JacobianChain:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    def _identity_rows(self) -> NDArray:
-        eye = np.eye(self.N, dtype=self.trajectory.net.dtype)
-        return np.ascontiguousarray(np.broadcast_to(eye, (self.B, self.N, self.N))).reshape(-1, *self._row)
+    def _room(self, steps: int) -> tuple[NDArray, NDArray]:
+        """Rows (or columns) of N x N matrices at so many steps, (steps, B N, S, n), and their exponents."""
+        rows = self.B * self.N
+        return empty((steps, rows, *self._row), self.trajectory.net.dtype), empty((steps, rows), np.int64)
+
+    def _begin(self, rows: NDArray, exponents: NDArray) -> tuple[NDArray, NDArray]:
+        """Make them the identity of every sample."""
+        rows.reshape(self.B, self.N, self.N)[:] = np.eye(self.N, dtype=rows.dtype)
+        exponents[:] = 0
+        return rows, exponents
+
+    def _identity(self) -> tuple[NDArray, NDArray]:
+        rows, exponents = self._room(1)
+        return self._begin(rows[0], exponents[0])
 
     def _samples(self, rows: int) -> NDArray[np.int64]:
         return np.repeat(np.arange(self.B), rows // self.B)
@@ -174,33 +185,25 @@ class JacobianChain:
         return y, e
 
     def _last(self, t: int, k: int) -> ScaledMatrices:
-        rows = self._identity_rows()
-        y, e = self._walk(self.jacobians.adjoint, rows, np.zeros(len(rows), np.int64), t, t - k, -1)
+        y, e = self._walk(self.jacobians.adjoint, *self._identity(), t, t - k, -1)
         return ScaledMatrices(y.reshape(self.B, self.N, self.N), e.reshape(self.B, self.N), -2)
 
     def _scaled_to(self, t: int) -> ScaledMatrices:
-        rows = self._identity_rows()
-        out = empty((t + 1, *rows.shape), rows.dtype)
-        out[t] = rows
-        exponents = empty((t + 1, len(rows)), np.int64)
-        exponents[t] = 0
-        if t:
-            none = np.zeros(len(rows), np.int64)
-            self.jacobians.adjoint(rows, none, self._samples(len(rows)), t, t, out=(out[:t], exponents[:t]))
         shape = (t + 1, self.B, self.N)
+        out, exponents = self._room(t + 1)
+        rows, none = self._begin(out[t], exponents[t])
+        if t:
+            self.jacobians.adjoint(rows, none, self._samples(len(rows)), t, t, out=(out[:t], exponents[:t]))
         return ScaledMatrices(out.reshape(*shape, self.N), exponents.reshape(shape), -2)
 
     def _scaled_from(self, k: int) -> ScaledMatrices:
-        columns, steps = self._identity_rows(), self.T - k
-        out = empty((steps + 1, *columns.shape), columns.dtype)
-        out[0] = columns
-        exponents = empty((steps + 1, len(columns)), np.int64)
-        exponents[0] = 0
+        steps = self.T - k
+        shape = (steps + 1, self.B, self.N)
+        out, exponents = self._room(steps + 1)
+        columns, none = self._begin(out[0], exponents[0])
         if steps:
-            none = np.zeros(len(columns), np.int64)
             results = out[1:], exponents[1:]
             self.jacobians.tangent(columns, none, self._samples(len(columns)), k, steps, out=results)
-        shape = (steps + 1, self.B, self.N)
         return ScaledMatrices(out.reshape(*shape, self.N).swapaxes(-1, -2), exponents.reshape(shape), -1)
 
     def _norms(self, times: NDArray, ord: Norm, block: tuple[str, str] | None) -> NDArray[np.float64]:
@@ -221,8 +224,8 @@ class JacobianChain:
 
     def _norms_one_by_one(self, out: NDArray, t: int, ord: Norm, block: tuple[str, str] | None) -> None:
         """out[b, k] = log||Phi(t, k)|| for k = 0 … t, a few steps at a time."""
-        rows = self._identity_rows()
-        exponent, sample = np.zeros(len(rows), np.int64), self._samples(len(rows))
+        rows, exponent = self._identity()
+        sample = self._samples(len(rows))
         shape = (self.B, self.N)
         out[:, t] = self._block(ScaledMatrices(rows.reshape(*shape, -1), exponent.reshape(shape), -2), block).log_norm(
             ord

@@ -74,7 +74,7 @@ def is_on_device(traj: Any) -> bool:
 
 def device_rollout(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> DeviceTrajectory:
     """The rollout of :func:`rnngrad.rollout` for inputs that lie on the GPU."""
-    from .rollout import constants, full_bias, initial_state, input_runs, second_weights, tile_rows
+    from .rollout import initial_state, input_runs, tile_rows
 
     if backend == "cpu":
         raise ValueError("x lives on a GPU, and backend is 'cpu'; copy x to the host, or use backend='cuda'")
@@ -97,18 +97,18 @@ def device_rollout(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> Dev
     a, a2 = (_cuda.empty((T, B, len(gates), n), dtype) for gates in (cell.gates, cell.gates2))
     emitted, inner = (_cuda.empty((T if has else 0, B, n), dtype) for has in (not cell.emits_state, cell.two_stage))
     flat = x.reshape(T * B, net.m)
-    kernels.affine(a.reshape(T * B, len(cell.gates), n), flat, net.U, full_bias(net), input_runs(cell.inputs))
+    kernels.affine(a.reshape(T * B, len(cell.gates), n), flat, net.U, net.full_bias, input_runs(cell.inputs))
     if cell.two_stage:
         P2 = len(cell.gates2)
         kernels.affine(a2.reshape(T * B, P2, n), flat, net.U2, net.b2, input_runs(range(P2)))
     kernels.rollout(cell, net.phi)(
-        states, a, a2, emitted, inner, net.W, second_weights(net), lengths, constants(net), tile_rows(n)
+        states, a, a2, emitted, inner, net.W, net.second_weights, lengths, net.unit_constants, tile_rows(n)
     )
     if cell.outputs_state:
         h = kernels.contiguous(states[1:, :, 0])
     else:
         h = _cuda.empty((T, B, n), dtype)
-        kernels.output(cell, net.phi)(h, states[1:], constants(net))
+        kernels.output(cell, net.phi)(h, states[1:], net.unit_constants)
     y = h
     if net.V is not None:
         y = _cuda.empty((T, B, net.p), dtype)

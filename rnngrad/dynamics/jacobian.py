@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from .. import _cuda
 from .._arrays import empty_beside
 from .._memory import empty
+from ..cells import Cell
 from ..kernels import backend as find_backend
-from .rollout import Trajectory, constants, input_runs, second_weights
+from .rollout import Trajectory, input_runs
 from .scaled import Scaled, scaled_arrays
 from .system import System
 
@@ -52,17 +52,9 @@ class FactoredJacobians:
     def arrays(self) -> tuple[NDArray, ...]:
         return tuple(getattr(self, name) for name in _FACTORS)
 
-    @cached_property
+    @property
     def _masks(self) -> tuple[NDArray, ...]:
-        cell = self.net.cell
-        S = cell.n_states
-        by_state = np.array(cell.update_by_state, dtype=np.uint8).reshape(S, -1)
-        if self.padded:  # a padded step is an identity, whatever the cell's structure
-            by_state |= np.eye(S, dtype=np.uint8)
-        by_gate = np.array(cell.update_by_gate, dtype=np.uint8).reshape(S, -1)
-        by_gate2 = np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1)
-        inner = (np.array(cell.inner_by_state, dtype=np.uint8), np.array(cell.inner_by_gate, dtype=np.uint8))
-        return by_state, by_gate, by_gate2, *inner, np.ones(S, dtype=np.uint8)
+        return structure(self.net.cell, self.padded)
 
     def in_float64(self) -> FactoredJacobians:
         """The same numbers in float64, for products that float32 cannot resolve."""
@@ -95,7 +87,7 @@ class FactoredJacobians:
         rows, exponents = out or scaled_arrays(steps, y)
         dz, dz2 = self._changes(y, dz, dz2)
         find_backend(self.backend).adjoint_chain(
-            rows, exponents, y, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
+            rows, exponents, y, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, self.net.second_weights,
             self._masks, self.net.cell.emits_state,
         )  # fmt: skip
         return rows, exponents
@@ -125,7 +117,7 @@ class FactoredJacobians:
         rows, exponents = out or scaled_arrays(steps, v)
         dz, dz2 = self._changes(v, dz, dz2)
         find_backend(self.backend).tangent_chain(
-            rows, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, second_weights(self.net),
+            rows, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, self.net.second_weights,
             self._masks, self.net.cell.emits_state,
         )  # fmt: skip
         return rows, exponents
@@ -133,7 +125,7 @@ class FactoredJacobians:
     def norms(self, out: NDArray, times: NDArray, eye: NDArray, columns: tuple[int, int], spectral: bool) -> None:
         """ln ||Phi(t, k)|| of a block for the given t and every k; see :meth:`rnngrad.JacobianChain.log_norms`."""
         find_backend(self.backend).chain_norms(
-            out, times, eye, columns, spectral, self.arrays, self.net.W, second_weights(self.net), self._masks,
+            out, times, eye, columns, spectral, self.arrays, self.net.W, self.net.second_weights, self._masks,
             self.net.cell.emits_state,
         )  # fmt: skip
 
@@ -142,7 +134,7 @@ class FactoredJacobians:
     ) -> None:
         """Carry frames (B, k, S, n) of orthonormal vectors on, in place; see :func:`rnngrad.dynamics.frames.carry`."""
         find_backend(self.backend).tangent_frames(
-            frames, logs, interval, found, t_from, steps, self.arrays, self.net.W, second_weights(self.net),
+            frames, logs, interval, found, t_from, steps, self.arrays, self.net.W, self.net.second_weights,
             self._masks, self.net.cell.emits_state,
         )  # fmt: skip
 
@@ -186,7 +178,7 @@ class FactoredJacobians:
         """(I - J)^-1 r of rows r (B, S, n), one for each sample of a single step, and where I - J is regular."""
         d, regular = np.array(r, order="C"), np.zeros(len(r), np.bool_)
         flat = d.reshape(len(r), -1)
-        find_backend(self.backend).newton_directions(flat, regular, *self.arrays, self.net.W, second_weights(self.net))
+        find_backend(self.backend).newton_directions(flat, regular, *self.arrays, self.net.W, self.net.second_weights)
         return d, regular
 
     def linear_fixed_point(
@@ -206,7 +198,7 @@ class FactoredJacobians:
         kernels = find_backend(self.backend)
         run = kernels.tangent_fixed_point if forward else kernels.adjoint_fixed_point
         run(
-            y, *history, settings, g, at, self.arrays, self.net.W, second_weights(self.net), self._masks,
+            y, *history, settings, g, at, self.arrays, self.net.W, self.net.second_weights, self._masks,
             self.net.cell.emits_state,
         )  # fmt: skip
 
@@ -214,8 +206,21 @@ class FactoredJacobians:
         """J (T, B, N, N)."""
         T, B = self.update_s.shape[:2]
         J = empty_beside(self.update_s, (T, B, self.net.N, self.net.N), self.net.dtype)
-        find_backend(self.backend).dense(J, *self.arrays, self.net.W, second_weights(self.net))
+        find_backend(self.backend).dense(J, *self.arrays, self.net.W, self.net.second_weights)
         return J
+
+
+@functools.cache
+def structure(cell: Cell, padded: bool) -> tuple[NDArray, ...]:
+    """Structural non-zeros of the factored form, in its order; ``padded``: with those of a padded step, an identity."""
+    S = cell.n_states
+    by_state = np.array(cell.update_by_state, dtype=np.uint8).reshape(S, -1)
+    if padded:
+        by_state |= np.eye(S, dtype=np.uint8)
+    by_gate = np.array(cell.update_by_gate, dtype=np.uint8).reshape(S, -1)
+    by_gate2 = np.array(cell.update_by_gate2, dtype=np.uint8).reshape(S, -1)
+    inner = (np.array(cell.inner_by_state, dtype=np.uint8), np.array(cell.inner_by_gate, dtype=np.uint8))
+    return by_state, by_gate, by_gate2, *inner, np.ones(S, dtype=np.uint8)
 
 
 def _wide(array: Any) -> Any:
@@ -233,7 +238,7 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
     shapes = ((S, S), (S, P), (S, P2), (Q,), (Q2,), (S,))
     arrays = [empty_beside(traj.states, (T, B, *shape, n), net.dtype) for shape in shapes]
     find_backend(traj.backend).factors(net.cell, net.phi)(
-        *arrays, traj.states, traj.a, traj.a2, traj.lengths, constants(net)
+        *arrays, traj.states, traj.a, traj.a2, traj.lengths, net.unit_constants
     )
     padded = bool(traj.lengths.min() < T)
     return FactoredJacobians(net, padded=padded, backend=traj.backend, **dict(zip(_FACTORS, arrays)))
@@ -247,7 +252,7 @@ def through_output(traj: Trajectory, gh: NDArray) -> NDArray:
         gs[:, :, 0] = gh
     else:
         find_backend(traj.backend).output_vjp(net.cell, net.phi)(
-            gs, np.ascontiguousarray(gh), traj.states[1:], constants(net)
+            gs, np.ascontiguousarray(gh), traj.states[1:], net.unit_constants
         )
     return gs
 

@@ -164,7 +164,7 @@ def _run_network(
     inner = empty((T if cell.two_stage else 0, B, n), dtype)
     drive(net, x.reshape(T * B, net.m), a.reshape(T * B, -1, n), a2.reshape(T * B, -1, n), backend)
     kernels.rollout(cell, net.phi)(
-        states, a, a2, emitted, inner, net.W, second_weights(net), lengths, constants(net), tile_rows(n)
+        states, a, a2, emitted, inner, net.W, net.second_weights, lengths, net.unit_constants, tile_rows(n)
     )
     h = hidden(net, states[1:], backend)
     if net.V is not None:
@@ -177,7 +177,7 @@ def _run_network(
 def drive(net: Network, x: NDArray, a: NDArray, a2: NDArray, backend: str) -> None:
     """a = U x + b, a2 = U2 x + b2 of rows x (R, m), into a (R, P, n) and a2 (R, P2, n)."""
     kernels, cell = find_backend(backend), net.cell
-    kernels.affine(a, x, net.U, full_bias(net), input_runs(cell.inputs))
+    kernels.affine(a, x, net.U, net.full_bias, input_runs(cell.inputs))
     if cell.two_stage:
         kernels.affine(a2, x, net.U2, net.b2, input_runs(range(len(cell.gates2))))
 
@@ -187,7 +187,7 @@ def hidden(net: Any, states: NDArray, backend: str) -> NDArray:
     if isinstance(net, System) or net.cell.outputs_state:
         return states[:, :, 0]
     h = empty((*states.shape[:2], net.n), net.dtype)
-    find_backend(backend).output(net.cell, net.phi)(h, states, constants(net))
+    find_backend(backend).output(net.cell, net.phi)(h, states, net.unit_constants)
     return h
 
 
@@ -231,20 +231,6 @@ def initial_state(net: Any, s0: Any, B: int, name: str = "s0") -> NDArray:
     return _checks.array(name, s0, (B, S, n), net.dtype)
 
 
-def constants(net: Network) -> NDArray:
-    """Per-unit constants as (1, 1, K, n); the first two axes are time and batch where a constant varies."""
-    values = [net.constants[name] for name in net.cell.constants]
-    if not values:
-        return np.zeros((1, 1, 0, net.n), net.dtype)
-    full = [value.reshape((1,) * (3 - value.ndim) + value.shape) for value in values]  # (n,) is (1, 1, n)
-    return np.stack(np.broadcast_arrays(*full), axis=2)
-
-
-def second_weights(net: Network) -> NDArray:
-    """W2, or an empty (0, n, n)."""
-    return net.W2 if net.cell.two_stage else np.zeros((0, net.n, net.n), net.dtype)
-
-
 def input_runs(rows: Any) -> list[tuple[int, int, int]]:
     """(from, to, length) of each run of rows of U that lands on consecutive pre-activations."""
     runs: list[tuple[int, int, int]] = []
@@ -260,13 +246,6 @@ def input_runs(rows: Any) -> list[tuple[int, int, int]]:
 def tile_rows(n: int) -> int:
     """Samples of one task. A function of n alone, so that no result depends on the number of threads."""
     return 8 if n <= 128 else 16
-
-
-def full_bias(net: Network) -> NDArray:
-    """b of every pre-activation (P, n), 0 where it has none."""
-    bias = np.zeros((len(net.cell.gates), net.n), net.dtype)
-    bias[list(net.cell.biases)] = net.b
-    return bias
 
 
 def first_divergence(states: NDArray, quiet: bool = False) -> NDArray[np.int64]:

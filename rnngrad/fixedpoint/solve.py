@@ -16,12 +16,10 @@ from .._results import Result
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.rollout import (
     Trajectory,
-    constants,
     drive,
     hidden,
     initial_state,
     readout,
-    second_weights,
     tile_rows,
 )
 from ..dynamics.system import System
@@ -257,7 +255,7 @@ def iterate(here: Clamped, s: NDArray, settings: tuple[Any, ...]) -> tuple[NDArr
         a, a2 = (empty(shape, net.dtype) for shape in shapes)
         drive(net, here.x, a, a2, here.backend)
         kernels.fixed_point(net.cell, net.phi)(
-            s, residuals, iterations, ends, settings, a, a2, net.W, second_weights(net), constants(net)
+            s, residuals, iterations, ends, settings, a, a2, net.W, net.second_weights, net.unit_constants
         )
     return ended(residuals, iterations), iterations, statuses(ends)
 

@@ -13,7 +13,7 @@ from .. import _cuda
 from .._arrays import assign, empty_beside
 from ..dynamics.device import DeviceTrajectory, is_on_device
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import Trajectory, constants, second_weights, tile_rows
+from ..dynamics.rollout import Trajectory, tile_rows
 from ..dynamics.stack import StackTrajectory, reverse
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
@@ -104,9 +104,9 @@ def adjoints(traj: Any, gh: NDArray, last: NDArray | None = None) -> tuple[NDArr
         traj.a,
         traj.a2,
         net.W,
-        second_weights(net),
+        net.second_weights,
         traj.lengths,
-        constants(net),
+        net.unit_constants,
         tile_rows(net.n),
     )
     return gs, da, da2

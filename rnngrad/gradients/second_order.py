@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .._memory import empty
 from ..dynamics.jacobian import factored_jacobians, through_output
-from ..dynamics.rollout import Trajectory, constants, input_runs
+from ..dynamics.rollout import Trajectory, input_runs
 from ..kernels import backend as find_backend
 from .assemble import bias_gradients, emitted, to_inputs, weight_gradients
 from .bptt import adjoints
@@ -165,7 +165,7 @@ class Linearized:
             _double(*point),
             _double(base.gs, base.gh, base.dq, base.de),
             self.traj.lengths,
-            *_double(constants(self.net)),
+            *_double(self.net.unit_constants),
         )
         ds, da, da2 = (part.astype(self.net.dtype, copy=False) for part in added)
         if cell.outputs_state:
