@@ -1,5 +1,6 @@
 """Products with the Hessian and the Gauss-Newton matrix against torch differentiated twice."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import mpmath
@@ -231,9 +232,9 @@ def test_folded_batch_normalisation():
     scale, shift = rng.standard_normal((2, n))
     plain = rg.Network.init("lstm", 2, n, seed=1)
     net = rg.Network.from_parameters("lstm_scaled", dict(plain.parameters))
-    net = vars(net) | {"constants": {"scale": scale, "shift": shift}}
+    net = dataclasses.replace(net, constants={"scale": scale, "shift": shift})
     x, z = rng.standard_normal((T, B, 2)), rng.standard_normal((T, B, n))
-    traj = rg.rollout(rg.Network(**net), x)
+    traj = rg.rollout(net, x)
     P, sigma = leaves(plain.parameters), torch.sigmoid
     h = c = torch.zeros(B, n, dtype=torch.float64)
     loss = 0

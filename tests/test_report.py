@@ -184,6 +184,16 @@ def test_own_loss_and_wanted_lag(tmp_path):
     assert settings["first_reference"] == settings["last_reference"] == 30
 
 
+def test_an_output_that_never_leaves_zero(tmp_path):
+    """At rest at 0 J = W, an orthogonal matrix: the gradient of a probe that has one keeps its length."""
+    net = rg.Network.init("vanilla", 2, 5, seed=0)
+    report(net, np.zeros((40, 2, 2)), tmp_path / "out")
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "½‖y_t − 1‖²" in numbers["loss"]
+    growth = np.load(tmp_path / "out" / "gradient_by_lag.npz")
+    np.testing.assert_allclose(growth["gradient"], 0, atol=1e-12)
+
+
 @pytest.mark.usefixtures("quick")
 def test_large_batches_and_long_records_are_cut_and_said_to_be(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "NUMBERS", 20_000)

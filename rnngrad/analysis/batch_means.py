@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 FEWEST = 16  # blocks without which there is no interval
 _CORRELATED = 0.15  # correlation of neighbours above which blocks are joined
@@ -45,7 +45,7 @@ def mean_interval(values: NDArray, confidence: float = 0.95) -> tuple[NDArray, N
         done = (correlation <= _CORRELATED) | (coarser < FEWEST)
         settled = left[done]
         error[settled] = np.sqrt(variance[done])
-        width[settled] = stats.t.ppf(0.5 + confidence / 2, freedom[done]) * error[settled]
+        width[settled] = special.stdtrit(freedom[done], 0.5 + confidence / 2) * error[settled]
         left = left[~done]
         level = level[len(level) - 2 * coarser :].reshape(coarser, 2, -1).mean(axis=1)
     return error.reshape(shape), width.reshape(shape)

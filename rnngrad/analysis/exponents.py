@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from .._results import Result
 from ..dynamics.frames import Carried, carry, is_singular
@@ -111,7 +111,7 @@ class LyapunovSpectrum(Result):
             raise ValueError("there is one sample; the spread over samples takes two or more")
         middle = self.exponents.mean(axis=0)
         with np.errstate(invalid="ignore"):  # -inf - -inf
-            half = stats.t.ppf(0.975, B - 1) * self.exponents.std(axis=0, ddof=1) / np.sqrt(B)
+            half = special.stdtrit(B - 1, 0.975) * self.exponents.std(axis=0, ddof=1) / np.sqrt(B)
         return middle, np.stack([middle - half, middle + half], axis=-1)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import losses
 from ..dynamics.rollout import rollout
 from ..dynamics.stack import StackTrajectory
@@ -18,6 +20,11 @@ from .progress import Plan, Progress
 PROBE = (
     "No loss was given, so the probe L_t = ½‖y_t‖² of each step is used: it asks how far back the output of a step can "
     "be traced. The chain Φ does not depend on it."
+)
+PROBE_AT_REST = (
+    "No loss was given, and an output is 0 at every step, where the usual probe ½‖y_t‖² has no gradient; the probe "
+    "L_t = ½‖y_t − 1‖² is used for it: it asks how far back the output of a step can be traced. The chain Φ does not "
+    "depend on it."
 )
 DIRECTIONS = (
     "The layers run in both directions, so no state of one step determines the next. Each direction of each layer is "
@@ -146,7 +153,7 @@ def _write(
             "networks": numbers,
             "wanted": last.settings.wanted,
             "thresholds": last.verdict.thresholds,
-            "loss": PROBE if loss is None else f"The loss is the one that was given ({loss.kind}).",
+            "loss": _loss_text(parts, loss),
             "source": from_model | from_input,
             "source_text": _source_text(from_model | from_input, net.dtype.name),
         },
@@ -180,8 +187,19 @@ def sections(traj: Any, loss: Loss | None) -> dict[str, tuple[Any, Loss]]:
             for layer, row in enumerate(traj.layers)
             for way, one in zip(ways, row, strict=False)
         }
-        return {name: (one, losses.squared_error(0 * one.y)) for name, one in every.items()}
-    return {summary.describe(traj.net): (traj, losses.squared_error(0 * traj.y) if loss is None else loss)}
+        return {name: (one, _probe(one)) for name, one in every.items()}
+    return {summary.describe(traj.net): (traj, _probe(traj) if loss is None else loss)}
+
+
+def _probe(traj: Any) -> Loss:
+    """A loss that asks for the output itself: its distance from 0, or from 1 where it never leaves 0."""
+    return losses.squared_error(np.zeros_like(traj.y) if traj.y.any() else np.ones_like(traj.y))
+
+
+def _loss_text(parts: dict[str, tuple[Any, Loss]], loss: Loss | None) -> str:
+    if loss is not None:
+        return f"The loss is the one that was given ({loss.kind})."
+    return PROBE if all(part.y.any() for part, _ in parts.values()) else PROBE_AT_REST
 
 
 def _source_text(said: dict[str, Any], dtype: str) -> list[str]:
