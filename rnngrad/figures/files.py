@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from .._results import Result
 from . import plot, style
+
+_drawing = threading.Lock()  # Matplotlib's settings and its parser of formulae are shared by all threads
 
 
 def write(
@@ -33,7 +36,7 @@ def write(
     """
     files = {kind: f"{name}.{kind}" for kind in ("png", "svg", "npz")}
     titles = []
-    with style.look():
+    with _drawing, style.look():
         figure = Figure(size, layout="constrained")
         across = len(parts) if columns is None else columns
         axes = np.ravel(figure.subplots(-(-len(parts) // across), across))
