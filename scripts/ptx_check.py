@@ -34,7 +34,7 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
-from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling, tangent
+from rnngrad.kernels.cuda import batchnorm, chain, frames, graded, jacobian, norms, products, resident, scaling, tangent
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
@@ -77,6 +77,8 @@ ARGUMENTS = {
     "linear fixed_point": f"f3 i1 i1 f3 i1 {_FACTORS} f1 f1 {_MASKS} f2 f4 f3 f3 f3 f2 f1 i i i i f f f i i b",
     "newton": "f2 u1 f1 f1",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
+    "graded product": "f3 i1 f3 i2 f3 i2 u2",
+    "live rows": "u2 f3",
     "normalize batch": "f3 f2 f2 f2 f3 f2 f2 f b i i",
     "through batch": "f3 f3 f1 f3 f2 i i i i b",
     "batchnorm cell state": "f4 f3 f4 f3 f3 f2 f2 f2 i",
@@ -145,6 +147,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "chain_norms", "chain_norms, shared", norms.make(2).body
         for level, where in enumerate(("global", "shared")):
             yield "singular values", f"singular values, {where}", make_rotations(level).body
+        yield "graded product", "graded product", graded.make().body
+        yield "live rows", "live rows", graded.make_live().body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
     tanh = ACTIVATIONS["tanh"]
