@@ -115,15 +115,22 @@ def require() -> None:
         raise BackendError(f"backend is 'cuda', but {reason}; backend='cpu' needs none of it")
 
 
-def device_name() -> str:
-    """Name, compute capability and memory of the current device."""
+def device_model() -> str:
+    """Name and compute capability of the current device."""
     if simulated():
         return "simulator"
     device = load().get_current_device()
     name = device.name.decode() if isinstance(device.name, bytes) else device.name
-    free, total = load().current_context().get_memory_info()
     major, minor = device.compute_capability
-    return f"{name}, sm_{major}{minor}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    return f"{name}, sm_{major}{minor}"
+
+
+def device_name() -> str:
+    """Name, compute capability and memory of the current device."""
+    if simulated():
+        return device_model()
+    free, total = load().current_context().get_memory_info()
+    return f"{device_model()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
 # ---------------------------------------------------------------- the chip

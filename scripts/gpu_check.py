@@ -395,6 +395,7 @@ def ours(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Callable[[]
         "fixed points, 30 iterations": lambda: rg.solve_fixed_point(
             net, x[0], tol=1e-30, max_iterations=30, backend="cuda"
         ),
+        "singular values, 20 steps (float64)": lambda: rg.jacobian_chain(traj).log_singular_values(min(T, 20), 0),
         "Lyapunov frames (float64)": lambda: carry(jacobians.in_float64(), Carried.start(frames.copy()), 0, 1, T),
     }
 
