@@ -36,6 +36,10 @@ def facts() -> Iterator[tuple[str, str]]:
             yield name, "not installed"
     yield "CUDA device", _cuda.missing() or _cuda.device_name()
     yield "backend auto", choice.explained()
+    if _cuda.missing() is None:
+        from .kernels.cuda import library as large
+
+        yield "large products", large.explained()
     count = _jit.num_threads()
     yield "threads", f"{count} of rnngrad's own pool (no threading layer of Numba is used); RNNGRAD_NUM_THREADS sets it"
     blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
