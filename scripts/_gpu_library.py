@@ -14,6 +14,8 @@ from rnngrad.dynamics.jacobian import local_jacobians
 from rnngrad.kernels.cuda import library, products
 
 NEVER = 1 << 30  # units from which on nothing is the library's
+UNITS = (3,) if _cuda.simulated() else (128, 256, 512, 1024)
+CHAINED, SUMMED = (5, 6) if _cuda.simulated() else (2048, 512)  # rows of a chain, and of products over all steps
 
 
 def jobs(compare: Callable[..., Any], measure: Callable[..., Any]) -> Iterator[Any]:
@@ -21,7 +23,7 @@ def jobs(compare: Callable[..., Any], measure: Callable[..., Any]) -> Iterator[A
     if library.missing() is not None:
         yield "library", 0, lambda: iter([{"left out": f"products by the library ({library.missing()})"}])
         return
-    for n in (128, 256, 512, 1024):
+    for n in UNITS:
         for dtype, limit in (("float64", 1e-12), ("float32", 2e-5)):
             what = f"library: gru_reset_before, n = {n}, {dtype}"
             yield what, 40, functools.partial(one, what, n, dtype, limit, compare, measure)
@@ -29,19 +31,19 @@ def jobs(compare: Callable[..., Any], measure: Callable[..., Any]) -> Iterator[A
 
 def made(n: int, dtype: str) -> dict[str, Callable[[], dict[str, Any]]]:
     """Jobs whose products are with matrices of n units or more: chains of a whole batch, and those over all steps."""
-    T, B = 4, 8
+    T, B = 4, 4
     net = rg.Network.init("gru_reset_before", n, n, scheme="orthogonal", seed=1, dtype=dtype)
     rng = np.random.default_rng(0)
     x = _cuda.upload(rng.standard_normal((T, B, n)).astype(dtype))
     traj = rg.rollout(net, x)
-    jacobians, R = local_jacobians(traj), B * 256
-    rows = _cuda.upload(rng.standard_normal((R, 1, n)).astype(dtype))
-    none, sample = _cuda.upload(np.zeros(R, np.int64)), np.arange(R) % B
-    da = _cuda.upload(rng.standard_normal((64 * B, 2, n)).astype(dtype))
-    xs = _cuda.upload(rng.standard_normal((64 * B, n)).astype(dtype))
+    jacobians = local_jacobians(traj)
+    rows = _cuda.upload(rng.standard_normal((CHAINED, net.S, n)).astype(dtype))
+    none, sample = _cuda.upload(np.zeros(CHAINED, np.int64)), np.arange(CHAINED) % B
+    da = _cuda.upload(rng.standard_normal((SUMMED, 2, n)).astype(dtype))
+    xs = _cuda.upload(rng.standard_normal((SUMMED, n)).astype(dtype))
 
     def hoisted() -> dict[str, Any]:
-        out, dx = _cuda.empty((64 * B, 2, n), dtype), _cuda.empty((64 * B, n), dtype)
+        out, dx = _cuda.empty((SUMMED, 2, n), dtype), _cuda.empty((SUMMED, n), dtype)
         products.affine(out, xs, net.U[:2], net.b[:2], [(0, 0, 2)])
         products.input_adjoint(dx, da, net.U[:2], [(0, 0, 2)])
         return {"affine": out, "input adjoint": dx, "outer": products.outer(da, 0, 2 * n, xs, n)}

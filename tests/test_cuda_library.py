@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from pathlib import Path
 
 import cublas
 import numpy as np
@@ -100,6 +101,15 @@ def test_chains_by_the_library_do_not_depend_on_pieces(cell, made, monkeypatch):
 
 
 @inside
+def test_rows_of_one_product_that_do_not_fit_are_refused_with_the_numbers(made, monkeypatch):
+    jacobians = local(make_case("vanilla"))
+    rows = np.ones((7, 1, jacobians.net.n))
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 600.0)
+    with pytest.raises(MemoryError, match="one row of a chain of Jacobians, with 3 of them together, needs 0.00"):
+        jacobians.adjoint(rows, np.zeros(7, np.int64), np.zeros(7, np.int64), 5, 5)
+
+
+@inside
 def test_chains_by_the_library_leave_the_range_of_floats(made):
     case = make_case("linear", n=3, T=5)
     still = {"b": 0 * case.net.b, "W": np.diag([1e200, 1e-200, 0.0])[None]}
@@ -162,3 +172,20 @@ def test_what_is_missing_is_told(monkeypatch):
     monkeypatch.setattr(library, "load", lambda: cublas.module(cublas.Calls()))
     assert library.explained() == "of 512 units and more by cuBLAS"
     assert library.pays(512, 600) and not library.pays(600, 511)
+
+
+@inside
+def test_the_check_for_a_card_compares_both(made, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import gpu_check
+
+    rows = [row for _, _, job in gpu_check.by_library() for row in job()]
+    assert len(rows) == 6 and all(row["passed"] and row["error"] > 0 for row in rows)
+    assert made and library.FROM == 2
+    monkeypatch.setattr(library, "multiply", lambda *args: None)
+    rows = [row for _, _, job in gpu_check.by_library() for row in job()]
+    assert not any(row["passed"] for row in rows)
+    monkeypatch.undo()
+    assert [row for _, _, job in gpu_check.by_library() for row in job()] == [
+        {"left out": "products by the library (the simulator has no cuBLAS)"}
+    ]
