@@ -116,6 +116,13 @@ def test_chains_by_the_library_leave_the_range_of_floats(made):
     case = dataclasses.replace(case, net=case.net.replace(**still), x=0 * case.x, s0=0 * case.s0)
     chain = rg.jacobian_chain(rg.rollout(case.net, case.x, case.s0, backend="cuda"))
     np.testing.assert_allclose(chain.log_norm(5, 0), 1000 * np.log(10))
+    row, none = np.ones((1, 1, 3)), np.zeros(1, np.int64)
+    for found, exponents in (
+        chain.jacobians.adjoint(row, none, none, 5, 5),
+        chain.jacobians.tangent(row, none, none, 0, 5),
+    ):
+        logs = np.sort(np.log2(found[:, 0, 0, 0]) + exponents[:, 0])  # in the order of time, either way
+        np.testing.assert_allclose(logs, 200 * np.log2(10) * np.arange(1, 6), rtol=1e-13)
     assert made
 
 
