@@ -21,6 +21,15 @@ def zeros_beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return _cuda.upload(out) if _cuda.is_device_array(array) else out
 
 
+def copied(array: Any) -> Any:
+    """A C-contiguous copy that nothing else uses, where the array lies; those on the GPU are contiguous."""
+    if not _cuda.is_device_array(array):
+        return np.array(array, order="C")
+    out = _cuda.empty(tuple(array.shape), array.dtype)
+    out.copy_to_device(array)
+    return out
+
+
 def contiguous(array: Any) -> Any:
     """C-contiguous; the device arrays made here are."""
     return array if _cuda.is_device_array(array) else np.ascontiguousarray(array)

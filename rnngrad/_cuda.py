@@ -115,15 +115,22 @@ def require() -> None:
         raise BackendError(f"backend is 'cuda', but {reason}; backend='cpu' needs none of it")
 
 
-def device_name() -> str:
-    """Name, compute capability and memory of the current device."""
+def device_model() -> str:
+    """Name and compute capability of the current device."""
     if simulated():
         return "simulator"
     device = load().get_current_device()
     name = device.name.decode() if isinstance(device.name, bytes) else device.name
-    free, total = load().current_context().get_memory_info()
     major, minor = device.compute_capability
-    return f"{name}, sm_{major}{minor}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    return f"{name}, sm_{major}{minor}"
+
+
+def device_name() -> str:
+    """Name, compute capability and memory of the current device."""
+    if simulated():
+        return device_model()
+    free, total = load().current_context().get_memory_info()
+    return f"{device_model()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
 # ---------------------------------------------------------------- the chip
@@ -204,7 +211,8 @@ def errors() -> Iterator[None]:
         yield
     except Exception as error:
         kind = type(error)
-        if kind.__module__.split(".")[0] != "cuda" and kind.__name__ not in ("CudaAPIError", "CudaDriverError"):
+        ours = kind.__name__ in ("CudaAPIError", "CudaDriverError")
+        if kind.__module__.split(".")[0] not in ("cuda", "cupy_backends") and not ours:
             raise
         if "OUT_OF_MEMORY" in str(error):
             raise MemoryError(
@@ -243,6 +251,12 @@ def _borrowed_by_the_simulator(lent: Lent) -> Any:
     address = {**lent.__cuda_array_interface__, "__class__": None}
     view = np.asarray(type("View", (), {"__array_interface__": address, "lent": lent})())
     return type(load().device_array(1))(view)
+
+
+def address(array: Any) -> int:
+    """Where a device array begins."""
+    of = array._ary.__array_interface__ if simulated() else array.__cuda_array_interface__
+    return int(of["data"][0])
 
 
 def synchronize() -> None:

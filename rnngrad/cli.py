@@ -60,11 +60,14 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument(
         "--backend", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
     )
-    commands.add_parser(
+    doctor = commands.add_parser(
         "doctor",
         help="print versions, device, threads, BLAS and cache folder, and test every backend",
         description="Print versions, device, threads, BLAS and cache folder, and test every backend. "
         "The exit status is 1 if a test failed.",
+    )
+    doctor.add_argument(
+        "--measure", action="store_true", help="time both backends too, for backend 'auto' to go by (needs a GPU)"
     )
     return top
 
@@ -79,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "doctor":
         from .doctor import main as doctor
 
-        return doctor()
+        return doctor(args.measure)
     return _report(args)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from . import __version__, _cache, _cuda, _jit
+from . import __version__, _cache, _cuda, _jit, calibration
 from .dynamics.chain import jacobian_chain
 from .dynamics.rollout import rollout
 from .errors import BackendError
 from .gradients.bptt import bptt
+from .kernels import choice
 from .losses import squared_error
 from .network import Network
 
@@ -33,6 +35,11 @@ def facts() -> Iterator[tuple[str, str]]:
         except importlib.metadata.PackageNotFoundError:
             yield name, "not installed"
     yield "CUDA device", _cuda.missing() or _cuda.device_name()
+    yield "backend auto", choice.explained()
+    if _cuda.missing() is None:
+        from .kernels.cuda import library as large
+
+        yield "large products", large.explained()
     count = _jit.num_threads()
     yield "threads", f"{count} of rnngrad's own pool (no threading layer of Numba is used); RNNGRAD_NUM_THREADS sets it"
     blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
@@ -104,12 +111,18 @@ def _parity() -> float:
     return worst
 
 
-def main() -> int:
-    """Print everything; 0 if all self-tests passed, else 1."""
+def main(measure: bool = False) -> int:
+    """Print everything, and time both backends where that is asked for; 0 if all self-tests passed, else 1."""
     for name, value in facts():
         print(f"{name:14s} {value}")
     status = 0
     for backend, passed, found in self_tests():
         print(f"self-test {backend:4s} {'passed' if passed else 'FAILED'}: {found}")
         status = status if passed else 1
+    if measure and status == 0:
+        try:
+            calibration.measure()
+        except BackendError as problem:
+            print(f"rnngrad: error: --measure: {problem}", file=sys.stderr)
+            return 2
     return status

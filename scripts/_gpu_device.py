@@ -70,6 +70,7 @@ def made(traj: Any, loss: Any, u: Any) -> dict[str, Any]:
     for ord in (2, "fro"):
         found[f"norms {ord}, logarithms"] = chain.log_norms(ord)
         found[f"last norm {ord}, logarithms"] = chain.log_norm(traj.T, 0, ord)
+    found["singular values, logarithms"] = chain.log_singular_values(traj.T, 0)
     return found | dict(grads.parameters())
 
 

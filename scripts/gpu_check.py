@@ -35,6 +35,7 @@ from typing import Any
 
 import _gpu_batchnorm
 import _gpu_device
+import _gpu_library
 import numpy as np
 from _gpu_peers import NAMES, PEERS, clean, repeats_after, usable, wall_clock
 
@@ -295,6 +296,11 @@ def cut(halved: bool) -> Iterator[tuple[dict[str, int], set[str]]]:
         pieces.run, pieces.fitting = run, fitting
 
 
+def by_library() -> Iterator[Job]:
+    """Products of large matrices by cuBLAS and by our own kernels: the size from which on cuBLAS is taken."""
+    yield from _gpu_library.jobs(distances, measure)
+
+
 def sanitize() -> Iterator[Job]:
     """``compute-sanitizer`` on a small job in a process of its own."""
     program = sanitizer()
@@ -395,6 +401,7 @@ def ours(cell: str, n: int, T: int, B: int, dtype: str) -> dict[str, Callable[[]
         "fixed points, 30 iterations": lambda: rg.solve_fixed_point(
             net, x[0], tol=1e-30, max_iterations=30, backend="cuda"
         ),
+        "singular values, 20 steps (float64)": lambda: rg.jacobian_chain(traj).log_singular_values(min(T, 20), 0),
         "Lyapunov frames (float64)": lambda: carry(jacobians.in_float64(), Carried.start(frames.copy()), 0, 1, T),
     }
 
@@ -488,6 +495,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Job]]] = {
     "parity": parity,
     "device": on_device,
     "pieces": in_pieces,
+    "library": by_library,
     "sanitize": sanitize,
     "timings": timings,
     "roofline": roofline,
@@ -648,7 +656,7 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [f"- {section}: {row['case']}", *(f"      {line}" for line in row.get("said", "").splitlines())]
     lines += ["", "## Parity with the CPU in float64", "", "| case | worst | error | same bits | passed |"]
     lines += ["|---|---|---|---|---|"]
-    for row in report["parity"] + report["device"] + report["pieces"]:
+    for row in report["parity"] + report["device"] + report["pieces"] + report["library"]:
         if "error" in row:
             same = ", ".join(f"{name}: {'yes' if value else 'NO'}" for name, value in row["same bits"].items())
             passed = "yes" if row["passed"] else "NO"
@@ -657,6 +665,16 @@ def markdown(report: dict[str, Any]) -> str:
         made = ", ".join(f"{what} ({count})" for what, count in row.get("cuts", {}).items())
         lines += ["", f"Cut for {row['case']}, in at most so many: {made or 'nothing'}."]
         lines += [f"Not cut: {', '.join(row['not cut'])}."] if row.get("not cut") else []
+    lines += [
+        "",
+        "## Products of large matrices, milliseconds of the call",
+        "",
+        "| case | own | cuBLAS |",
+        "|---|---|---|",
+    ]
+    for row in report["library"]:
+        if "own, ms" in row:
+            lines.append(f"| {row['case']} | {row['own, ms']:.3f} | {row['library, ms']:.3f} |")
     lines += ["", "## compute-sanitizer", ""]
     lines += [f"- {row['case']}: {'passed' if row['passed'] else 'FAILED'}" for row in report["sanitize"]]
     lines += ["", "## Timings, milliseconds", "", "| case | job | our kernels | our call | torch | jax |"]
@@ -682,7 +700,7 @@ def main() -> int:
     default = Path(__file__).parent / "results" / "gpu_check"
     parser.add_argument("--out", type=Path, default=default, help="report, without .md and .json")
     parser.add_argument("--minutes", type=float, default=8.0, help="time for everything (default 8)")
-    only = ("parity", "device", "pieces", "sanitize", "timings")
+    only = ("parity", "device", "pieces", "library", "sanitize", "timings")
     parser.add_argument("--only", choices=only, help="this section and what the machine is, and nothing else")
     parser.add_argument("--inline", action="store_true", help="all in one process: what hangs is not ended")
     parser.add_argument("--small", action="store_true", help="a small job of every kernel and nothing else")

@@ -34,7 +34,19 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
-from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling, tangent
+from rnngrad.kernels.cuda import (
+    batchnorm,
+    chain,
+    frames,
+    graded,
+    jacobian,
+    large,
+    norms,
+    products,
+    resident,
+    scaling,
+    tangent,
+)
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
@@ -70,6 +82,10 @@ ARGUMENTS = {
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
     "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
+    "adjoint edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
+    "adjoint between": f"f4 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
+    "tangent edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
+    "tangent between": f"f4 f3 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
     "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
@@ -77,6 +93,8 @@ ARGUMENTS = {
     "linear fixed_point": f"f3 i1 i1 f3 i1 {_FACTORS} f1 f1 {_MASKS} f2 f4 f3 f3 f3 f2 f1 i i i i f f f i i b",
     "newton": "f2 u1 f1 f1",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
+    "graded product": "f3 i1 f3 i2 f3 i2 u2",
+    "live rows": "u2 f3",
     "normalize batch": "f3 f2 f2 f2 f3 f2 f2 f b i i",
     "through batch": "f3 f3 f1 f3 f2 i i i i b",
     "batchnorm cell state": "f4 f3 f4 f3 f3 f2 f2 f2 i",
@@ -137,6 +155,12 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
         for forward, name in ((False, "adjoint_fixed_point"), (True, "tangent_fixed_point")):
             yield "linear fixed_point", f"{name}, {where}", make_linear(dtype, level, forward).body
+    for driven in (False, True):
+        how = ", driven" if driven else ""
+        yield "adjoint edge", f"adjoint of many units, ends of steps{how}", large.make_adjoint(dtype, driven).body
+        yield "adjoint between", f"adjoint of many units, within{how}", large.make_adjoint_between(dtype, driven).body
+        yield "tangent edge", f"tangent of many units, ends of steps{how}", large.make_tangent(dtype, driven).body
+        yield "tangent between", f"tangent of many units, within{how}", large.make_tangent_between(dtype, driven).body
     yield "newton", "newton directions", make_newton(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
@@ -145,6 +169,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "chain_norms", "chain_norms, shared", norms.make(2).body
         for level, where in enumerate(("global", "shared")):
             yield "singular values", f"singular values, {where}", make_rotations(level).body
+        yield "graded product", "graded product", graded.make().body
+        yield "live rows", "live rows", graded.make_live().body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
     tanh = ACTIVATIONS["tanh"]

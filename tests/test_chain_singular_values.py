@@ -192,6 +192,28 @@ def test_rows_with_exponents(spread):
     assert np.isfinite(values[:, :8]).all() and (values[:, 8] == -np.inf).all()
 
 
+def test_a_triangular_factor_times_rows():
+    """Against integers of any size: rows and columns far apart, and rows of zeros on either side."""
+    rng = np.random.default_rng(12)
+    R, X = np.triu(rng.standard_normal((2, 5, 5))), rng.standard_normal((2, 5, 5))
+    R[0, 3], X[1, 4], X[1, 2] = 0, 0, 0
+    for spread in (3, 40, 3000):
+        shifts, before = rng.integers(-spread, spread + 1, (2, 2, 5))
+        found = Graded(X, before).then(R, shifts)
+        total = shifts + before
+        with mpmath.workdps(3000):
+            for b, i, l in np.ndindex(2, 5, 5):
+                parts = [
+                    mpmath.ldexp(mpmath.mpf(R[b, i, j]) * mpmath.mpf(X[b, j, l]), int(total[b, j])) for j in range(5)
+                ]
+                error = mpmath.mpf(found.mantissa[b, i, l]) * mpmath.mpf(2) ** int(found.exponent[b, i]) - sum(parts)
+                scale = max(abs(mpmath.ldexp(mpmath.mpf(R[b, i, j]), int(total[b, j]))) for j in range(5))
+                assert abs(error) <= 4e-15 * scale
+        tops = np.abs(found.mantissa).max(axis=-1)
+        assert (((tops >= 0.5) & (tops < 1)) | (tops == 0)).all() and tops[0, 3] == tops[1, 4] == 0
+        assert found.exponent[0, 3] == found.exponent[1, 4] == 0
+
+
 @pytest.mark.slow
 def test_a_million_steps():
     """Finite, and of orthogonal steps no drift: against W^T by squaring in mpmath, since W itself is rounded."""

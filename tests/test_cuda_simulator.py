@@ -478,14 +478,52 @@ def test_singular_values_of_more_rows_than_are_scaled_at_once(monkeypatch):
         for dtype in DTYPES
     ],
 )
-def test_singular_values_of_chains_are_those_of_the_cpu(cell, dtype):
+def test_singular_values_of_chains_are_those_of_the_cpu(cell, dtype, copied):
     case = make_case(cell, n=2, T=5, B=2, lengths=[5, 2], dtype=dtype)
     cpu, cuda = (rg.jacobian_chain(on(case, backend)) for backend in ("cpu", "cuda"))
     # Jacobians in float32 are those of either backend: a few eps for each step and the smallest value
     found, expected = cuda.log_singular_values(5, 0), cpu.log_singular_values(5, 0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 if dtype == "float64" else 1e-3)
-    there = rg.jacobian_chain(on_device(case)).log_singular_values(5, 0)
-    np.testing.assert_array_equal(there, found)
+    chain = rg.jacobian_chain(on_device(case))
+    copied.clear()
+    there = chain.log_singular_values(5, 0)
+    assert max(copied) <= 8 * 2 * 4  # of two samples: stretches, sweeps, and what became of their frames
+    np.testing.assert_array_equal(host(there), found)
+    np.testing.assert_array_equal(host(chain.log_singular_values(3, 3)), 0)
+
+
+def multiplied(R, shifts, X, before, backend):
+    """(rows, exponents) of one call of the kernel."""
+    from rnngrad.kernels import backend as kernels
+
+    out, exponents = np.empty(X.shape), np.empty(X.shape[:2], np.int64)
+    kernels(backend).graded_product(out, exponents, R, shifts, X, before)
+    return out, exponents
+
+
+@inside
+@pytest.mark.parametrize("N", [1, 5])
+def test_a_triangular_factor_times_rows_with_exponents(N, monkeypatch):
+    from rnngrad.kernels.cuda import graded
+
+    rng = np.random.default_rng(N)
+    R, X = np.triu(rng.standard_normal((3, N, N))), rng.standard_normal((3, N, N + 1))
+    if N > 1:
+        R[0, 3], X[1, 4], X[1, 2] = 0, 0, 0
+    near = rng.integers(-9, 10, (2, 3, N))
+    rows, exponents = multiplied(R, near[0], X, near[1], "cuda")
+    exact = np.einsum("bij,bjl->bil", np.ldexp(R, near[0][:, None]), np.ldexp(X, near[1][..., None]))
+    scale = np.abs(exact).max(axis=-1, keepdims=True)
+    np.testing.assert_allclose(np.ldexp(rows, exponents[..., None]), exact, rtol=0, atol=1e-13 * scale.max())
+    far = rng.integers(-4000, 4000, (2, 3, N))
+    results = [multiplied(R, far[0], X, far[1], "cuda")]
+    monkeypatch.setattr(graded, "_COLUMNS", 2)
+    monkeypatch.setattr(_cuda, "threads", lambda items: 3)
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 1.2 * (R[0].nbytes + 2 * X[0].nbytes + 24 * N))
+    results.append(multiplied(R, far[0], X, far[1], "cuda"))
+    for cpu, whole, other in zip(multiplied(R, far[0], X, far[1], "cpu"), *results, strict=True):
+        np.testing.assert_allclose(whole, cpu, rtol=0, atol=1e-15)
+        np.testing.assert_array_equal(other, whole)
 
 
 def numbers(value):

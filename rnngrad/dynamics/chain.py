@@ -37,6 +37,8 @@ class JacobianChain:
       accuracy, however far it is below the largest, at ten times the cost and more.
     """
 
+    _place: Callable[[Any], Any] = staticmethod(np.ascontiguousarray)  # brings an array to where the Jacobians lie
+
     def __init__(self, traj: Trajectory, jacobians: Any = None) -> None:
         if jacobians is None and getattr(traj, "coupled", False):
             raise ValueError(
@@ -150,7 +152,7 @@ class JacobianChain:
             that is only very small.
         """
         t, k = _checks.pair(t, k, self.T)
-        (product,) = graded_products(self.jacobians, self.B, self.trajectory.net, t, [t - k])
+        (product,) = graded_products(self.jacobians, self.B, self.trajectory.net, t, [t - k], self._place)
         return product.log_singular_values(self.jacobians.backend)
 
     # -- how ---------------------------------------------------------------------------------------------------

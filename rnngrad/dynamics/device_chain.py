@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _checks, _cuda
+from .._arrays import copied
 from ..device_input import device_array
 from ..errors import ConvergenceError
 from ..kernels import backend as find_backend
@@ -23,10 +24,12 @@ _Block = tuple[str, str] | None
 class DeviceJacobianChain(JacobianChain):
     """Products of the Jacobians of a :class:`rnngrad.DeviceTrajectory`: the methods of :class:`rnngrad.JacobianChain`.
 
-    Products, log-norms, ``vjp`` and ``jvp`` are device arrays, with ``__cuda_array_interface__``; u and v are given on
-    the GPU. Only whether a number is out of range comes to the host. ``log_singular_values`` gives NumPy arrays: each
-    of its QRs passes through the host.
+    Products, log-norms, singular values, ``vjp`` and ``jvp`` are device arrays, with ``__cuda_array_interface__``; u
+    and v are given on the GPU. What comes to the host is whether a number is out of range, and of singular values how
+    far each sample was stretched between two QRs; and the Jacobian of a step that lost a direction, once.
     """
+
+    _place = staticmethod(_cuda.upload)
 
     def product(self, t: int, k: int, *, block: _Block = None) -> Any:
         """Phi(t, k), or a block of it, as a device array (B, rows, columns); see :class:`rnngrad.JacobianChain`."""
@@ -35,7 +38,7 @@ class DeviceJacobianChain(JacobianChain):
         y = self._unit_rows(rows)
         R = y.shape[0]
         y, exponent = self._walk(self.jacobians.adjoint, y, _zeros(R), t, t - k, -1)
-        out = _folded(_own(y).reshape(R, self.N), _own(exponent)).reshape(self.B, R // self.B, self.N)
+        out = _folded(copied(y).reshape(R, self.N), copied(exponent)).reshape(self.B, R // self.B, self.N)
         if columns != slice(0, self.N):
             out = find_backend("cuda").contiguous(out[:, :, columns])
         return _done(out)
@@ -119,7 +122,7 @@ class DeviceJacobianChain(JacobianChain):
         rows.copy_to_device(given)
         find_backend("cuda").normalize(rows, exponent)  # one product cannot overflow it then
         y, e = self._walk(step, rows, exponent, at, count, sign)
-        return _done(_folded(_own(y).reshape(self.B, self.N), _own(e)).reshape(shape))
+        return _done(_folded(copied(y).reshape(self.B, self.N), copied(e)).reshape(shape))
 
     def _device_norms(self, jacobians: Any, times: list[int], last: int, ord: Norm, block: _Block) -> Any:
         """ln ||Phi(t, k)|| for the given t and k = 0 … last, (times, B, last+1)."""
@@ -138,13 +141,6 @@ class DeviceJacobianChain(JacobianChain):
 
 def _zeros(count: int) -> Any:
     return _cuda.upload(np.zeros(count, np.int64))
-
-
-def _own(array: Any) -> Any:
-    """A copy that nothing else uses: results are changed in place."""
-    out = _cuda.empty(tuple(array.shape), array.dtype)
-    out.copy_to_device(array)
-    return out
 
 
 def _folded(rows: Any, exponent: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import copied, empty_beside
 from ..kernels import backend as find_backend
 
 _LN2 = float(np.log(2.0))
@@ -122,7 +123,7 @@ def _step_by_step(jacobians: Any, carried: Carried, logs: NDArray, found: NDArra
 
 
 def orthonormalize(Y: NDArray, exponents: NDArray, backend: str = "auto") -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """QR of the frames Y[B, k, N] 2^exponents[B, k].
+    """QR of the frames Y[B, k, N] 2^exponents[B, k]; results lie where Y does, the stretch on the host.
 
     Returns
     -------
@@ -134,9 +135,9 @@ def orthonormalize(Y: NDArray, exponents: NDArray, backend: str = "auto") -> tup
     stretch : ndarray (B,)
         log2 of the stretch within the frame; beyond 2^40 where a row was lost (2^41: no finite number, nothing done).
     """
-    Q = np.array(Y, order="C")
-    R, out = np.zeros((*Y.shape[:2], Y.shape[1]), Y.dtype), np.array(exponents, np.int64)
-    stretch = np.zeros(len(Y), np.int64)
+    B, k, _ = Y.shape
+    Q, out, R = copied(Y), copied(exponents), empty_beside(Y, (B, k, k), Y.dtype)
+    stretch = np.zeros(B, np.int64)
     find_backend(backend).orthonormalize(Q, R, out, stretch)
     return Q, R, out, stretch
 

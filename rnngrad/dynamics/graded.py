@@ -9,14 +9,14 @@ each is known to its own relative accuracy.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blas import one_blas_thread
+from .._arrays import copied, empty_beside
 from ..errors import ConvergenceError, PrecisionWarning
 from ..kernels import backend as find_backend
 from .frames import LOST, Carried, carry, is_singular, orthonormalize, random_frames
@@ -28,13 +28,13 @@ _LONGEST = 64  # steps between two QRs
 
 @dataclass(frozen=True)
 class Graded:
-    """Matrices T (B, N, N) up to orthogonal factors: row i is mantissa[b, i] 2^exponent[b, i]."""
+    """Matrices T (B, N, N) up to orthogonal factors: row i is mantissa[b, i] 2^exponent[b, i]; on the host or a GPU."""
 
-    mantissa: NDArray[np.float64]
-    exponent: NDArray[np.int64]
+    mantissa: Any
+    exponent: Any
 
-    def log_singular_values(self, backend: str = "auto") -> NDArray[np.float64]:
-        """Natural logarithms of the singular values, descending, (B, N); -inf for 0.
+    def log_singular_values(self, backend: str = "auto") -> Any:
+        """Natural logarithms of the singular values, descending, (B, N) where the rows lie; -inf for 0.
 
         Raises
         ------
@@ -42,9 +42,9 @@ class Graded:
             The rotations did not come to an end.
         """
         B, N, _ = self.mantissa.shape
-        out, sweeps = np.empty((B, N)), np.empty(B, np.int64)
+        out, sweeps = empty_beside(self.mantissa, (B, N), np.float64), np.empty(B, np.int64)
         kernels = find_backend(backend)
-        kernels.graded_singular_values(out, self.mantissa.copy(), self.exponent.copy(), sweeps)
+        kernels.graded_singular_values(out, copied(self.mantissa), copied(self.exponent), sweeps)
         if (sweeps > kernels.SWEEPS).any():
             raise ConvergenceError(
                 f"singular values of sample {int(np.argmax(sweeps))}: {kernels.SWEEPS} sweeps of Jacobi rotations were "
@@ -52,49 +52,46 @@ class Graded:
             )
         return out
 
-    def then(self, R: NDArray, exponents: NDArray) -> Graded:
-        """R 2^exponents T, with a column exponent for R."""
-        shifts = exponents + self.exponent
-        live = (np.abs(R) > 0) & np.any(self.mantissa != 0, axis=-1)[:, None, :]  # the exponent of a zero says nothing
-        lowest = np.iinfo(np.int64).min // 4
-        top = np.max(np.where(live, shifts[:, None, :], lowest), axis=-1)  # (B, N)
-        top = np.where(top == lowest, 0, top)
-        weights = np.ldexp(
-            R.astype(np.float64), np.clip(shifts[:, None, :] - top[..., None], -2000, 0).astype(np.int32)
-        )
-        with one_blas_thread():
-            rows = weights @ self.mantissa
-        return Graded(*_normalized(rows, top))
+    def then(self, R: Any, exponents: Any, backend: str = "auto") -> Graded:
+        """R 2^exponents T for an upper triangular R (B, N, N), with an exponent for each of its columns."""
+        shape = tuple(self.mantissa.shape)
+        rows, exponent = (empty_beside(R, *of) for of in ((shape, np.float64), (shape[:2], np.int64)))
+        find_backend(backend).graded_product(rows, exponent, R, exponents, self.mantissa, self.exponent)
+        return Graded(rows, exponent)
 
 
-def _normalized(rows: NDArray, exponent: NDArray) -> tuple[NDArray, NDArray]:
-    shift = np.frexp(np.abs(rows).max(axis=-1))[1]
-    return np.ldexp(rows, -shift[..., None]), exponent + shift
+def graded_products(
+    jacobians: Any,
+    B: int,
+    net: Any,
+    t: int,
+    lags: Sequence[int] | NDArray,
+    place: Callable[[NDArray], Any] = np.ascontiguousarray,
+) -> Iterator[Graded]:
+    """Phi(t, t - lag) of every sample for ascending lags, up to orthogonal factors; see the module.
 
-
-def graded_products(jacobians: Any, B: int, net: Any, t: int, lags: Sequence[int] | NDArray) -> Iterator[Graded]:
-    """Phi(t, t - lag) of every sample for ascending lags, up to orthogonal factors; see the module."""
+    ``place`` brings an array to where the Jacobians lie, and everything that is large stays there.
+    """
     N, longest = net.N, int(lags[-1])
     jacobians = jacobians.in_float64()  # float32 would lose, at one step of an LSTM, half of its directions
-    frames = random_frames(B, N, net.state_shape, np.float64, np.random.default_rng(_SEED))
+    frames = place(random_frames(B, N, net.state_shape, np.float64, np.random.default_rng(_SEED)))
     carry(jacobians, Carried.start(frames), t - longest, 1, longest)
     back = _Walk(jacobians, frames, t)
-    eye = np.ascontiguousarray(np.broadcast_to(np.eye(N), (B, N, N)))
-    product = Graded(eye, np.zeros((B, N), np.int64))
+    product = Graded(place(np.broadcast_to(np.eye(N), (B, N, N))), place(np.zeros((B, N), np.int64)))
     for before, lag in zip([0, *lags[:-1]], lags, strict=True):
         for R, exponents in back.over(int(lag) - int(before)):
-            product = product.then(R, exponents)
+            product = product.then(R, exponents, jacobians.backend)
         yield product
 
 
 class _Walk:
     """Orthonormal frames (B, N, S, n) on their way back in time, with a QR as often as the stretch asks."""
 
-    def __init__(self, jacobians: Any, frames: NDArray, at: int) -> None:
+    def __init__(self, jacobians: Any, frames: Any, at: int) -> None:
         self.jacobians, self.frames, self.at = jacobians, frames, at
         self.wanted, self.lost = 1, np.zeros(len(frames), bool)
 
-    def over(self, count: int) -> Iterator[tuple[NDArray, NDArray]]:
+    def over(self, count: int) -> Iterator[tuple[Any, Any]]:
         """R (B, N, N) and the exponents of its columns, QR by QR, until ``count`` steps are done."""
         B, k, S, n = self.frames.shape
         sample, none = np.repeat(np.arange(B), k), np.zeros(B * k, np.int64)

@@ -15,11 +15,13 @@ from .._memory import empty
 from ..dropout import Dropout
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
+from ..kernels import chosen
 from ..network import Network
 from ..stack import Stack
 from .device import device_rollout
 from .steps import Steps
 from .system import System
+from .work import gradient_work
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ def rollout(
         x is (B, T, m), as PyTorch's modules of that name take it; results are time-major all the same.
     dropout : Dropout
         Recurrent dropout; ``traj.net`` then holds the masks, and every gradient is that of the masked network.
+    backend : "auto", "cpu" or "cuda"
+        "auto" is CUDA where `rnngrad doctor --measure` found that a rollout of this size and its gradients are clearly
+        faster there, else the CPU. What is made of the trajectory runs where it did (``traj.backend``).
 
     Returns
     -------
@@ -121,7 +126,7 @@ def rollout(
         if not isinstance(net, (Network, Stack)):
             raise ValueError(f"dropout is given, but net is a {type(net).__name__}; it must be a Network or a Stack")
         net = dropout.apply(net, T, B)
-    return run(net, x, s0, lengths, backend)
+    return run(net, x, s0, lengths, chosen(backend, functools.partial(gradient_work, net, T, B)))
 
 
 @functools.singledispatch

@@ -18,6 +18,7 @@ from .fixed_point import (
     tangent_fixed_point,
 )
 from .frames import dense_frames, tangent_frames
+from .graded import graded_product
 from .jacobian import dense, factors
 from .linear import dense_newton_directions, newton_directions
 from .loss import loss
@@ -57,6 +58,7 @@ __all__ = [
     "fold",
     "newton_directions",
     "gated_slope",
+    "graded_product",
     "graded_singular_values",
     "input_adjoint",
     "loss",

@@ -232,6 +232,6 @@ def orthonormalize(start, stop, Y, R, exponents, stretch):
     work, again = room(k, N, Y), np.zeros((k, k), Y.dtype)
     for b in range(start, stop):
         for i in range(k):
-            for j in range(i):
+            for j in range(k):
                 R[b, i, j] = 0
         stretch[b] = qr(Y[b], R[b], again, exponents[b], work)

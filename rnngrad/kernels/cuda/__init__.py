@@ -16,6 +16,7 @@ from .chain import adjoint_chain
 from .curvature import curvature
 from .fixed_point import adjoint_fixed_point, fixed_point, tangent_fixed_point
 from .frames import tangent_frames
+from .graded import graded_product
 from .jacobian import dense, factors
 from .linear import newton_directions
 from .loss import first_outside, loss, one_hot, total
@@ -53,6 +54,7 @@ __all__ = [
     "first_outside",
     "fixed_point",
     "fold",
+    "graded_product",
     "graded_singular_values",
     "in_float64",
     "input_adjoint",

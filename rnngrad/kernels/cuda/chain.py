@@ -9,8 +9,9 @@ import functools
 import numba
 
 from ... import _cuda
-from . import block, pieces
+from . import block, large, library, pieces
 from .block import KEYS, MOST_ROWS
+from .stages import adjoint_stages
 
 cuda = _cuda.load()
 
@@ -19,80 +20,28 @@ cuda = _cuda.load()
 def adjoint_step(dtype, driven):
     """Device function: new[r] = y[r] J_t for ``count`` rows from ``first`` on.
 
-    room[z : …] holds, for the block's ``rows``, z[rows, G, n], z2[rows, P2, n] and dq[rows, n]. A unit of a row is
-    always the same thread's: y, new, dz, dz2 need no barrier. ``driven``: see ``adjoint_chain``.
+    room[z : …] holds, for the block's ``rows``, z[rows, G, n], z2[rows, P2, n] and dq[rows, n]. ``driven``: see
+    ``adjoint_chain``.
     """
     multiply = block.product(dtype)
-    zero = dtype.type(0)
+    before, between, after = adjoint_stages(dtype, driven)
 
     @_cuda.function
     def step(y, new, first, count, rows, sample, t, factors, masks, room, z, weights, G, P2, emits_state, dz, dz2):
-        update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
-        by_s, by_a, by_a2, in_s, in_a, by_e = masks
         W, w0, W2, w20 = weights
-        S, n = y.shape[1], y.shape[2]
-        P = update_a.shape[3] if driven else G
+        n = y.shape[2]
         z2 = z + rows * G * n
         dq = z2 + rows * P2 * n
-        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-            r, i = item // n, item % n
-            row = first + r
-            b = sample[row]
-            for p in range(P):
-                total = dz[row, p, i] if driven else zero
-                for s in range(S):
-                    if by_a[s, p]:
-                        total += y[row, s, i] * update_a[t, b, s, p, i]
-                if p < G:
-                    room[z + (r * G + p) * n + i] = total
-                if driven:
-                    dz[row, p, i] = total
-            for p in range(P2):
-                total = dz2[row, p, i] if driven else zero
-                for s in range(S):
-                    if by_a2[s, p]:
-                        total += y[row, s, i] * update_a2[t, b, s, p, i]
-                room[z2 + (r * P2 + p) * n + i] = total
-                if driven:
-                    dz2[row, p, i] = total
-            for c in range(S):
-                total = new[row, c, i] if driven else zero
-                for s in range(S):
-                    if by_s[s, c]:
-                        total += y[row, s, i] * update_s[t, b, s, c, i]
-                new[row, c, i] = total
+        before(y, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2)
         cuda.syncthreads()
         if P2 > 0:
             multiply(room, dq, n, room, z2, P2 * n, W2, w20, n, count, P2 * n, n)
             cuda.syncthreads()
-            for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-                r, i = item // n, item % n
-                row = first + r
-                b, received = sample[row], room[dq + item]
-                for p in range(P):
-                    if in_a[p]:
-                        more = received * inner_a[t, b, p, i]
-                        if p < G:
-                            room[z + (r * G + p) * n + i] += more
-                        if driven:
-                            dz[row, p, i] += more
-                for c in range(S):
-                    if in_s[c]:
-                        new[row, c, i] += received * inner_s[t, b, c, i]
+            between(new, first, count, sample, t, factors, masks, room, z, dq, G, dz)
             cuda.syncthreads()
         multiply(room, dq, n, room, z, G * n, W, w0, n, count, G * n, n)
         cuda.syncthreads()
-        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-            r, i = item // n, item % n
-            row = first + r
-            received = room[dq + item]
-            if emits_state:
-                new[row, 0, i] += received
-            else:
-                b = sample[row]
-                for c in range(S):
-                    if by_e[c]:
-                        new[row, c, i] += received * emit_s[t, b, c, i]
+        after(new, first, count, sample, t, factors, masks, room, dq, emits_state)
 
     return step
 
@@ -164,14 +113,15 @@ def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors,
     G, P2, driven = len(W), len(W2), len(dz) > 0
     row = (G + P2 + 1) * n
     level, fits = block.placement(out.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
-    kernel = make(out.dtype, level, driven)
+    by_library = library.pays(n)
+    least = min(R, library.ROWS) if by_library else 1
     cut = [pieces.changed(out, 1) if driven else pieces.written(out, 1), pieces.written(exponents, 1)]
     cut += [pieces.read(array, 0) for array in (y, exponent, sample)]
     cut += [pieces.changed(array, 1) if driven else pieces.whole(array) for array in (dz, dz2)]
     cut += [pieces.whole(partial[t_from - steps : t_from]) for partial in factors]
     cut += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
-    spare = block.spare(level, row * out.dtype.itemsize)
-    if steps > 1 and not pieces.fitting(R, cut, spare):  # not even one row: the later half of the steps first
+    spare = (0, row * out.dtype.itemsize) if by_library else block.spare(level, row * out.dtype.itemsize)
+    if steps > 1 and pieces.fitting(R, cut, spare) < least:  # not even the fewest rows: the later half of steps first
         half = steps // 2
         late, early = slice(half, None), slice(half)
         rest = (factors, W, W2, masks, emits_state)
@@ -183,8 +133,12 @@ def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors,
         return
 
     def piece(start, stop, *arrays):
+        if by_library:
+            large.adjoint(arrays, G, P2, emits_state, driven)
+            return
         blocks, rows = pieces.blocks_and_rows(stop - start, fits)
         scratch, shared = block.scratch(level, blocks, rows * row, W.size + W2.size, out.dtype)
+        kernel = make(out.dtype, level, driven)
         kernel(blocks, _cuda.threads(rows * n), shared, *arrays, scratch, rows, steps - 1, G, P2, emits_state)
 
-    pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare)
+    pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare, least)

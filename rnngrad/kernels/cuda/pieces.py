@@ -88,11 +88,14 @@ def fitting(count: int, operands: list[Operand], scratch: tuple[int, int] = (0, 
     return count if each * count <= free else int(free // max(each, 1))
 
 
-def refuse(what: str, operands: list[Operand], scratch: tuple[int, int] = (0, 0)) -> MemoryError:
-    """The error of a job of which not even the smallest piece fits."""
-    need = sum(scratch) + sum(o.bytes_each for o in operands)
+def refuse(what: str, operands: list[Operand], scratch: tuple[int, int] = (0, 0), multiple: int = 1) -> MemoryError:
+    """The error of a job of which not even the smallest piece, so many places, fits."""
+    need = scratch[0] + sum(o.bytes_each for o in operands if o.axis is None)
+    need += multiple * (scratch[1] + sum(o.bytes_each for o in operands if o.axis is not None))
+    together = f", with {multiple} of them together," if multiple > 1 else ""
+    has = _cuda.free_bytes() / 2**20
     return MemoryError(
-        f"{what} needs {need / 2**20:.4g} MiB of GPU memory at once, and {_cuda.free_bytes() / 2**20:.4g} MiB are "
+        f"{what}{together} needs {need / 2**20:.4g} MiB of GPU memory at once, and {has:.4g} MiB are "
         "free: free some, take a smaller network, or use backend='cpu'"
     )
 
@@ -112,7 +115,7 @@ def run(
     if size < count:
         size = size // multiple * multiple
     if not size:
-        raise refuse(what, operands, scratch)
+        raise refuse(what, operands, scratch, multiple)
     kept = [o.on_device(0, 0) if o.axis is None else None for o in operands]
     for start, stop in spans(count, size):
         arrays = [whole if whole is not None else o.on_device(start, stop) for o, whole in zip(operands, kept)]

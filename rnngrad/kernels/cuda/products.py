@@ -1,7 +1,8 @@
 """Products over all steps and samples at once: inputs into pre-activations, and back into parameter gradients.
 
-One kernel: tiles of both factors go through shared memory, and a thread makes 4 x 4 elements of the result. Sums over
-steps and samples are cut into pieces whose size depends on shapes alone and added in their order.
+One kernel: tiles of both factors go through shared memory, and a thread makes 4 x 4 elements of the result; products
+with large matrices are the library's. Sums over steps and samples are cut into pieces whose size depends on shapes
+alone and added in their order.
 """
 
 import functools
@@ -10,7 +11,7 @@ import numba
 import numpy as np
 
 from ... import _cuda
-from . import pieces
+from . import library, pieces
 from .block import TILE
 
 cuda = _cuda.load()
@@ -81,8 +82,21 @@ def make(dtype, side):
     return run
 
 
-def _product(c, a, b, bias, rows, depth, columns, a_at, b_at, c_at, parts=1, chunk=1 << 62, more=False):
-    """Launch ``run``; ``*_at`` are (start, steps …) of the operands."""
+def _product(
+    c, a, b, bias, rows, depth, columns, a_at, b_at, c_at, parts=1, chunk=1 << 62, more=False, by_library=False
+):  # fmt: skip
+    """Launch ``run``, or leave its products to the library; ``*_at`` are (start, steps …) of the operands."""
+    if by_library:
+        if bias is not None:
+            _product(c, a, b, bias, rows, 0, columns, a_at, b_at, c_at, more=more)
+        for part in range(parts):
+            k = part * chunk
+            from_a, from_b, to_c = a_at[0] + k * a_at[2], b_at[0] + k * b_at[1], c_at[0] + part * c_at[2]
+            library.multiply(
+                c, a, b, rows, min(chunk, depth - k), columns, (from_a, *a_at[1:]), (from_b, *b_at[1:]),
+                (to_c, c_at[1]), more or bias is not None,
+            )  # fmt: skip
+        return
     wide = TILE * _SIDE
     blocks = -(-columns // wide) * -(-rows // wide) * parts
     biased = bias is not None
@@ -105,9 +119,11 @@ def affine(out, x, U, bias, runs):
         for u, p, length in runs:
             depth, columns = (m, length * n) if length else (0, n)
             place = (0, m, 1), (u * n * m, 1, m), (p * n, P * n, 0)
-            _product(out, x, U, bias[p * n :], stop - start, depth, columns, *place)
+            whose = library.pays(depth, columns)
+            _product(out, x, U, bias[p * n :], stop - start, depth, columns, *place, by_library=whose)
 
-    pieces.run(piece, R, operands, "one row of the inputs")
+    multiple = _multiple(R, *((m, length * n) for _, _, length in runs))
+    pieces.run(piece, R, operands, "one row of the inputs", multiple=multiple)
 
 
 def input_adjoint(dx, da, U, runs, more=False):
@@ -124,9 +140,16 @@ def input_adjoint(dx, da, U, runs, more=False):
         dx, da = dx.reshape(-1), da.reshape(-1)
         for i, (u, p, length) in enumerate(runs):
             place = (p * n, P * n, 1), (u * n * m, m, 1), (0, m, 0)
-            _product(dx, da, U, None, stop - start, length * n, m, *place, more=more or i > 0)
+            whose = library.pays(length * n, m)
+            _product(dx, da, U, None, stop - start, length * n, m, *place, more=more or i > 0, by_library=whose)
 
-    pieces.run(piece, R, operands, "one row of the inputs' adjoints")
+    multiple = _multiple(R, *((length * n, m) for _, _, length in runs))
+    pieces.run(piece, R, operands, "one row of the inputs' adjoints", multiple=multiple)
+
+
+def _multiple(rows, *matrices):
+    """Rows at whose multiples products with matrices of these sides may be cut."""
+    return min(rows, library.ROWS) if any(library.pays(*sides) for sides in matrices) else 1
 
 
 def _parts(rows):
@@ -148,7 +171,9 @@ def outer(da, first, columns, x, m):
     def piece(start, stop, da, x):
         place = (first, 1, lead), (0, ldx, 1), (start // chunk * columns * m, m, columns * m)
         sums = -(-(stop - start) // chunk)
-        _product(parts, da.reshape(-1), x.reshape(-1), None, columns, stop - start, m, *place, sums, chunk)
+        whose = library.pays(columns, m)
+        flat = da.reshape(-1), x.reshape(-1)
+        _product(parts, *flat, None, columns, stop - start, m, *place, sums, chunk, by_library=whose)
 
     operands = [pieces.read(da, 0), pieces.read(x, 0)]
     pieces.run(piece, len(da), operands, "a product over steps and samples", scratch, multiple=chunk)

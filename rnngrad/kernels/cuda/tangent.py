@@ -9,8 +9,9 @@ import functools
 import numba
 
 from ... import _cuda
-from . import block, pieces
+from . import block, large, library, pieces
 from .block import KEYS, MOST_ROWS
+from .stages import tangent_stages
 
 cuda = _cuda.load()
 
@@ -20,81 +21,28 @@ def tangent_step(dtype, driven):
     """Device function: new[r] = J_t v[r] for ``count`` rows from ``first`` on.
 
     room[sent : …] holds, for the block's ``rows``, e[rows, n], z[rows, G, n] and z2[rows, P2, n]; the weights are
-    transposed. A unit of a row is always the same thread's. ``driven``: see ``tangent_chain``.
+    transposed. ``driven``: see ``tangent_chain``.
     """
     multiply = block.product(dtype)
-    zero = dtype.type(0)
+    before, between, after = tangent_stages(dtype, driven)
 
     @_cuda.function
     def step(v, new, first, count, rows, sample, t, factors, masks, room, sent, weights, G, P2, emits_state, dz, dz2):
-        update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
-        by_s, by_a, by_a2, in_s, in_a, by_e = masks
         W, w0, W2, w20 = weights
-        S, n = v.shape[1], v.shape[2]
-        P = update_a.shape[3]
+        n = v.shape[2]
         z = sent + rows * n
         z2 = z + rows * G * n
-        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-            row, i = first + item // n, item % n
-            if emits_state:
-                room[sent + item] = v[row, 0, i]
-            else:
-                total = zero
-                for s in range(S):
-                    if by_e[s]:
-                        total += v[row, s, i] * emit_s[t, sample[row], s, i]
-                room[sent + item] = total
+        before(v, first, count, sample, t, factors, masks, room, sent, emits_state)
         cuda.syncthreads()
         multiply(room, z, G * n, room, sent, n, W, w0, G * n, count, n, G * n)
         cuda.syncthreads()
-        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-            r, i = item // n, item % n
-            row = first + r
-            b = sample[row]
-            if driven:
-                for p in range(P):
-                    if p < G:
-                        dz[row, p, i] += room[z + (r * G + p) * n + i]
-                        room[z + (r * G + p) * n + i] = dz[row, p, i]
-            if P2 > 0:
-                total = zero
-                for s in range(S):
-                    if in_s[s]:
-                        total += v[row, s, i] * inner_s[t, b, s, i]
-                for p in range(P):
-                    if in_a[p]:
-                        if p < G:
-                            total += room[z + (r * G + p) * n + i] * inner_a[t, b, p, i]
-                        elif driven:
-                            total += dz[row, p, i] * inner_a[t, b, p, i]
-                room[sent + item] = total
+        if driven or P2 > 0:
+            between(v, first, count, sample, t, factors, masks, room, sent, z, G, P2, dz)
         if P2 > 0:
             cuda.syncthreads()
             multiply(room, z2, P2 * n, room, sent, n, W2, w20, P2 * n, count, n, P2 * n)
             cuda.syncthreads()
-        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-            r, i = item // n, item % n
-            row = first + r
-            b = sample[row]
-            if driven:
-                for p in range(P2):
-                    dz2[row, p, i] += room[z2 + (r * P2 + p) * n + i]
-                    room[z2 + (r * P2 + p) * n + i] = dz2[row, p, i]
-            for c in range(S):
-                total = zero
-                for s in range(S):
-                    if by_s[c, s]:
-                        total += update_s[t, b, c, s, i] * v[row, s, i]
-                for p in range(P):
-                    if by_a[c, p]:
-                        if p < G:
-                            total += update_a[t, b, c, p, i] * room[z + (r * G + p) * n + i]
-                        elif driven:
-                            total += update_a[t, b, c, p, i] * dz[row, p, i]
-                for p in range(P2):
-                    if by_a2[c, p]:
-                        total += update_a2[t, b, c, p, i] * room[z2 + (r * P2 + p) * n + i]
-                new[row, c, i] = total
+        after(v, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2)
 
     return step
 
@@ -165,15 +113,16 @@ def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors,
     G, P2, driven = len(W), len(W2), len(dz) > 0
     row = (1 + G + P2) * n
     level, fits = block.placement(out.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
-    kernel = make(out.dtype, level, driven)
+    by_library = library.pays(n)
+    least = min(R, library.ROWS) if by_library else 1
     cut = [pieces.written(out, 1), pieces.written(exponents, 1)]
     cut += [pieces.read(array, 0) for array in (v, exponent, sample)]
     cut += [pieces.changed(array, 1) if driven else pieces.whole(array) for array in (dz, dz2)]
     cut += [pieces.whole(partial[t_from : t_from + steps]) for partial in factors]
     cut += [pieces.whole(pieces.transposed(weights).ravel()) for weights in (W, W2)]
     cut += [pieces.whole(mask) for mask in masks]
-    spare = block.spare(level, row * out.dtype.itemsize)
-    if steps > 1 and not pieces.fitting(R, cut, spare):  # not even one row: the earlier half of the steps first
+    spare = (0, row * out.dtype.itemsize) if by_library else block.spare(level, row * out.dtype.itemsize)
+    if steps > 1 and pieces.fitting(R, cut, spare) < least:  # not even the fewest rows: the earlier half of steps first
         half = steps // 2
         early, late = slice(half), slice(half, None)
         rest = (factors, W, W2, masks, emits_state)
@@ -183,8 +132,12 @@ def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors,
         return
 
     def piece(start, stop, *arrays):
+        if by_library:
+            large.tangent(arrays, G, P2, emits_state, driven)
+            return
         blocks, rows = pieces.blocks_and_rows(stop - start, fits)
         scratch, shared = block.scratch(level, blocks, rows * row, W.size + W2.size, out.dtype)
+        kernel = make(out.dtype, level, driven)
         kernel(blocks, _cuda.threads(rows * n), shared, *arrays, scratch, rows, G, P2, emits_state)
 
-    pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare)
+    pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare, least)
