@@ -178,6 +178,8 @@ class Kernel:
     def __call__(self, blocks: int, threads: int, shared: int, *args: Any) -> None:
         if not blocks:
             return
+        if simulated():
+            args = tuple(_seen_in_the_simulator(arg) for arg in args)
         with errors():
             if shared > max(_STATIC_SHARED - _RESERVED_SHARED, self._allowed):
                 self._allow(shared, args)
@@ -195,6 +197,15 @@ class Kernel:
         attribute = names.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         driver.cuKernelSetAttribute(attribute, shared, function.handle, function.device.id)
         self._allowed = shared
+
+
+def _seen_in_the_simulator(arg: Any) -> Any:
+    """An argument as its kernel sees it: the simulator prepares arrays, but not those of a tuple."""
+    if not isinstance(arg, tuple):
+        return arg
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray, FakeWithinKernelCUDAArray
+
+    return tuple(FakeWithinKernelCUDAArray(one) if isinstance(one, FakeCUDAArray) else one for one in arg)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from numba import types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
-from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling, tangent
+from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
@@ -55,9 +55,9 @@ _STATIC_SHARED = 48 * 1024
 
 #: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), r1 of float32, i2 of int64
 #: (l2 any),
-#: u1 of uint8; i, b, f are scalars
+#: u1 of uint8; i, b, f are scalars; what is in brackets is a tuple
 _FACTORS = "f5 f5 f5 f4 f4 f4"
-_MASKS = "u2 u2 u2 u1 u1 u1"
+_SYSTEM = {"factored": f"{_FACTORS} f1 f1 u2 u2 u2 u1 u1 u1 i i b", "dense": "f4"}
 ARGUMENTS = {
     "unit": "f2 f2 f2 f2 f2 f2",
     "rollout": "f4 f3 f4 f4 f3 f3 f1 f1 i1 f4 f1 i",
@@ -68,13 +68,8 @@ ARGUMENTS = {
     "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
-    "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
-    "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
-    "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
-    "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
-    "fixed_point": "f3 i1 i1 f3 f3 i1 f1 f1 f4 f2 f4 f3 f3 f3 f2 f4 f4 f3 f3 f1 i i i i f f f",
-    "linear fixed_point": f"f3 i1 i1 f3 i1 {_FACTORS} f1 f1 {_MASKS} f2 f4 f3 f3 f3 f2 f1 i i i i f f f i i b",
+    "fixed_point": "f3 i1 i1 ( f3 f3 i1 f1 f1 f4 f4 f4 f3 f3 ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
     "newton": "f2 u1 f1 f1",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
     "normalize batch": "f3 f2 f2 f2 f3 f2 f2 f b i i",
@@ -97,6 +92,13 @@ ARGUMENTS = {
     "one hot": "f3 i1 l2 f2",
     "outside": "i1 f3 f2 f f",
 }
+for _form, _arguments in _SYSTEM.items():
+    ARGUMENTS |= {
+        f"{_form} chain": f"f4 i2 f3 i1 i1 f4 f4 ( {_arguments} ) f1 i i",
+        f"{_form} frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 ( {_arguments} ) f1 i i i",
+        f"{_form} norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 ( {_arguments} ) f1 i i i i b",
+        f"{_form} fixed_point": f"f3 i1 i1 ( f3 i1 {_arguments} ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
+    }
 
 
 @dataclass(frozen=True)
@@ -130,19 +132,21 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         for activation in cell.activations if dtype == np.float32 else ():  # which is where literals can go wrong
             yield "unit", f"unit {cell.name}, {activation}", make_unit(cell, ACTIVATIONS[activation])
     yield "dense", "dense", jacobian.make_dense(dtype).body
-    for level, where in enumerate(("global", "scratch shared", "shared")):
-        for driven in (False, True) if level == 2 else (False,):
-            how = f"{where}{', driven' if driven else ''}"
-            yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
-            yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
-        for forward, name in ((False, "adjoint_fixed_point"), (True, "tangent_fixed_point")):
-            yield "linear fixed_point", f"{name}, {where}", make_linear(dtype, level, forward).body
+    for form in _SYSTEM:
+        for level, where in enumerate(("global", "scratch shared", "shared")):
+            for forward, name in ((False, f"{form} adjoint"), (True, f"{form} tangent")):
+                for driven in (False, True) if level == 2 and form == "factored" else (False,):
+                    how = f"{where}{', driven' if driven else ''}"
+                    yield f"{form} chain", f"{name} chain, {how}", chain.make(form, forward, dtype, level, driven).body
+                body = make_linear(form, forward, dtype, level).body
+                yield f"{form} fixed_point", f"{name} fixed_point, {where}", body
+        if dtype == np.float64:  # frames and norms are in no other
+            yield f"{form} frames", f"{form} frames, shared", frames.make(form, dtype, 2).body
+            yield f"{form} norms", f"{form} norms, shared", norms.make(form, 2).body
     yield "newton", "newton directions", make_newton(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
-    if dtype == np.float64:  # frames and norms are in no other
-        yield "frames", "frames, shared", frames.make(dtype, 2).body
-        yield "chain_norms", "chain_norms, shared", norms.make(2).body
+    if dtype == np.float64:  # singular values are in no other
         for level, where in enumerate(("global", "shared")):
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "in float64", "in float64", resident.make_wide().body
@@ -174,14 +178,19 @@ def signature(arguments: str, dtype: np.dtype) -> Any:
     number = types.float64 if dtype == np.float64 else types.float32
     element = {"f": number, "a": number, "l": types.int64, "r": types.float32, "i": types.int64, "u": types.uint8}
     scalars = {"i": types.int64, "b": types.boolean, "f": number}
-    return types.void(
-        *(
-            scalars[word]
-            if len(word) == 1
-            else types.Array(element[word[0]], int(word[1:]), "A" if word[0] in "al" else "C")
-            for word in arguments.split()
-        )
-    )
+    whole: list[Any] = []
+    found = whole
+    for word in arguments.split():
+        if word == "(":
+            found = []
+        elif word == ")":
+            whole.append(types.Tuple(found))
+            found = whole
+        elif len(word) == 1:
+            found.append(scalars[word])
+        else:
+            found.append(types.Array(element[word[0]], int(word[1:]), "A" if word[0] in "al" else "C"))
+    return types.void(*whole)
 
 
 def make_unit(cell: Cell, phi: int):

@@ -12,14 +12,20 @@ from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
-from .chain import adjoint_chain
+from .chain import adjoint_chain, dense_chain, tangent_chain
 from .curvature import curvature
-from .fixed_point import adjoint_fixed_point, fixed_point, tangent_fixed_point
-from .frames import tangent_frames
+from .fixed_point import (
+    adjoint_fixed_point,
+    dense_adjoint_fixed_point,
+    dense_tangent_fixed_point,
+    fixed_point,
+    tangent_fixed_point,
+)
+from .frames import dense_frames, tangent_frames
 from .jacobian import dense, factors
-from .linear import newton_directions
+from .linear import dense_newton_directions, newton_directions
 from .loss import first_outside, loss, one_hot, total
-from .norms import chain_norms, unsettled
+from .norms import chain_norms, dense_chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
@@ -28,7 +34,6 @@ from .rollout import rollout
 from .scaling import fold, normalize
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
-from .tangent import tangent_chain
 
 __all__ = [
     "CONVERGED",
@@ -48,6 +53,12 @@ __all__ = [
     "contiguous",
     "curvature",
     "dense",
+    "dense_adjoint_fixed_point",
+    "dense_chain",
+    "dense_chain_norms",
+    "dense_frames",
+    "dense_newton_directions",
+    "dense_tangent_fixed_point",
     "factors",
     "first_not_finite",
     "first_outside",
