@@ -30,15 +30,15 @@ from rnngrad import _cuda
 
 cuda = _cuda.load()
 
-from numba import types
+from numba import njit, types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
-from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling
+from rnngrad.kernels.cuda import batchnorm, chain, frames, jacobian, norms, products, resident, scaling, system
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
-from rnngrad.kernels.cuda.fixed_point import make as make_fixed_point
+from rnngrad.kernels.cuda.fixed_point import make_cell as make_fixed_point
 from rnngrad.kernels.cuda.fixed_point import make_linear
 from rnngrad.kernels.cuda.linear import make as make_newton
 from rnngrad.kernels.cuda.loss import make as make_loss
@@ -49,13 +49,14 @@ from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.cuda.statistics import make_normalize, make_through
 from rnngrad.kernels.tuples import PUT, TAKE
+from rnngrad.kernels.user import UserFunction
 from rnngrad.loss_terms import TERMS
 
 _STATIC_SHARED = 48 * 1024
 
 #: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), r1 of float32, i2 of int64
 #: (l2 any),
-#: u1 of uint8; i, b, f are scalars; what is in brackets is a tuple
+#: u1 of uint8, c2 of complex128; i, b, f are scalars; what is in brackets is a tuple
 _FACTORS = "f5 f5 f5 f4 f4 f4"
 _SYSTEM = {"factored": f"{_FACTORS} f1 f1 u2 u2 u2 u1 u1 u1 i i b", "dense": "f4"}
 ARGUMENTS = {
@@ -78,6 +79,10 @@ ARGUMENTS = {
     "batchnorm update": "f4 f4 f2 f2 f1 f1 i",
     "batchnorm slope": "f3 f4 f3 f4 f3 f1 f1 i i i i b",
     "batchnorm adjoint": "f4 f4 f4 f3 f3 f4 f4 f3 f2 f1 f1 i i i i",
+    "system rollout": "f4 f3 f3 f1 i1 i i",
+    "system derivatives": "f4 f4 f3 f1 i1 c2 i i i",
+    "system jacobian": "f4 f4 f3 f1 i1 i i i",
+    "system fixed_point": "f3 i1 i1 ( f2 f1 i i ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
@@ -108,6 +113,51 @@ class Compiled:
     name: str
     dtype: np.dtype
     ptx: str
+
+
+def henon(s, x, p):
+    return 1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]
+
+
+def henon_jacobian(out, s, x, p):
+    out[0, 0] = -2 * p[0] * s[0]
+    out[0, 1] = 1.0
+    out[1, 0] = p[1]
+    out[1, 1] = 0.0
+
+
+@njit
+def lorenz_field(u, v, w, p):
+    return p[0] * (v - u), u * (p[1] - w) - v, u * v - p[2] * w
+
+
+def lorenz_step(s, x, p):
+    """A Runge-Kutta step of Lorenz' equations."""
+    u, v, w, h = s[0], s[1], s[2], 0.01
+    a, b, c = lorenz_field(u, v, w, p)
+    a2, b2, c2 = lorenz_field(u + h / 2 * a, v + h / 2 * b, w + h / 2 * c, p)
+    a3, b3, c3 = lorenz_field(u + h / 2 * a2, v + h / 2 * b2, w + h / 2 * c2, p)
+    a4, b4, c4 = lorenz_field(u + h * a3, v + h * b3, w + h * c3, p)
+    h = h / 6
+    return u + h * (a + 2 * a2 + 2 * a3 + a4), v + h * (b + 2 * b2 + 2 * b3 + b4), w + h * (c + 2 * c2 + 2 * c3 + c4)
+
+
+def network(out, s, x, p):
+    """out = z / sqrt(1 + z^2) of z = P s."""
+    n = s.size
+    for i in range(n):
+        total = 0.0 * s[0]
+        for j in range(n):
+            total += p[i * n + j] * s[j]
+        out[i] = total / np.sqrt(1 + total * total)
+
+
+EXAMPLES = {
+    "henon": UserFunction(henon, (2,), "tuple"),
+    "lorenz": UserFunction(lorenz_step, (3,), "tuple"),
+    "network": UserFunction(network, (6,), "written"),
+}
+HENON_JACOBIAN = UserFunction(henon_jacobian, (2, 2), "written")
 
 
 def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
@@ -151,6 +201,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
+        yield from user_kernels()
     tanh = ACTIVATIONS["tanh"]
     yield "normalize batch", "batchnorm normalize", make_normalize(dtype).body
     yield "through batch", "batchnorm through", make_through(dtype).body
@@ -173,10 +224,24 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     yield "outside", "targets out of range", make_outside(dtype).body
 
 
+def user_kernels() -> Iterator[tuple[str, str, Any]]:
+    """Kernels around functions of a user."""
+    for name, user in EXAMPLES.items():
+        yield "system rollout", f"system rollout, {name}", system.make_rollout(user).body
+        for which, argument in enumerate(("s", "x", "params")):
+            body = system.make_derivatives(user, which).body
+            yield "system derivatives", f"system derivatives by {argument}, {name}", body
+        for level, where in enumerate(("global", "shared")):
+            body = system.make_fixed_point(user, level).body
+            yield "system fixed_point", f"system fixed_point, {name}, {where}", body
+    yield "system jacobian", "system jacobian, henon", system.make_jacobian(HENON_JACOBIAN).body
+
+
 def signature(arguments: str, dtype: np.dtype) -> Any:
     """Numba's signature of a kernel."""
     number = types.float64 if dtype == np.float64 else types.float32
     element = {"f": number, "a": number, "l": types.int64, "r": types.float32, "i": types.int64, "u": types.uint8}
+    element["c"] = types.complex128
     scalars = {"i": types.int64, "b": types.boolean, "f": number}
     whole: list[Any] = []
     found = whole

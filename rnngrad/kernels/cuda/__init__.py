@@ -34,6 +34,7 @@ from .rollout import rollout
 from .scaling import fold, normalize
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
+from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
 
 __all__ = [
     "CONVERGED",
@@ -78,6 +79,10 @@ __all__ = [
     "output_vjp",
     "rollout",
     "swapped",
+    "system_derivatives",
+    "system_fixed_point",
+    "system_jacobian",
+    "system_rollout",
     "tangent_chain",
     "tangent_fixed_point",
     "tangent_frames",

@@ -44,7 +44,7 @@ def _end(pair, s, first, count):
             s[first + item // n, c, item % n] = pair[0, first + item // n, c, item % n]
 
 
-def _make(dtype, begin, apply):
+def make(dtype, begin, apply):
     """Kernel of the iterations of one map, pair[2, B, S, n] and the others scratch.
 
     ``begin`` is a device function that says where a block's scratch is, as of ``steps``; ``apply(pair, first, count,
@@ -84,7 +84,7 @@ def _make(dtype, begin, apply):
 
 
 @functools.cache
-def make(cell, phi, dtype, level):
+def make_cell(cell, phi, dtype, level):
     """Kernel of ``fixed_point``; system = (drive, drive2, lengths, W, W2, consts, a, a2, e, q), W, W2 transposed."""
     P, P2, G = len(cell.gates), len(cell.gates2), cell.recurrent
     one_step, place = step(cell, phi, dtype), block.place(dtype, level)
@@ -106,7 +106,7 @@ def make(cell, phi, dtype, level):
                 a2[0, b, p, i] = drive2[b, p, i]
         one_step(pair, a, a2, e, q, 0, weights, lengths, consts, first, count, rows, room, sent)
 
-    return _make(dtype, begin, apply)
+    return make(dtype, begin, apply)
 
 
 @functools.cache
@@ -128,7 +128,7 @@ def make_linear(form, forward, dtype, level):
             for c in range(S):
                 new[r, c, i] += g[r, c, i]
 
-    return _make(dtype, begin_after, apply)
+    return make(dtype, begin_after, apply)
 
 
 def _below(value, dtype):
@@ -197,7 +197,7 @@ def fixed_point(cell, phi):
             return [(1, count, P, n), (1, count, P2, n), (E, count, n), (Q, count, n)]
 
         iterate_on(
-            lambda level: make(cell, phi, s.dtype, level), s, residuals, iterations, ends, settings, operands,
+            lambda level: make_cell(cell, phi, s.dtype, level), s, residuals, iterations, ends, settings, operands,
             step_room(len(W), len(W2), n), W.size + W2.size, shapes, (), "the iteration of one sample",
         )  # fmt: skip
 
