@@ -566,31 +566,17 @@ def test_batch_normalisation_in_pieces_of_large_batches_and_by_any_threads(monke
             assert {8, 4} <= set(halves)
 
 
-@inside
-def test_chains_of_the_whole_batch_have_no_kernel():
-    net, x, s0 = normalised()
-    with pytest.raises(rg.BackendError, match="no CUDA kernel for dense chain"):
-        rg.jacobian_chain(rg.rollout(net, x, s0, backend="cuda")).product(3, 0)
-
-
 # ---------------------------------------------------------------- what there is no kernel for
 
 
 @inside
 def test_what_has_no_kernel_is_refused_and_never_run_on_the_cpu():
-    """Batch normalisation in training mode: its kernels are the CPU's."""
+    """Parts of a step that CUDA has in one kernel with the rest of it."""
     from rnngrad.kernels import cpu, cuda
 
     assert cpu.gated_slope
     with pytest.raises(rg.BackendError, match="no CUDA kernel for gated slope; use backend='cpu'"):
         cuda.gated_slope  # noqa: B018
-
-
-@inside
-def test_systems_are_refused():
-    system = rg.System(lambda s, x, p: s, n_state=2, params=[1.0])
-    with pytest.raises(rg.BackendError, match="no CUDA kernel for system rollout"):
-        rg.rollout(system, s0=[0.1, 0.1], steps=3, backend="cuda")
 
 
 def assert_norms(case, **options):
