@@ -806,7 +806,7 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
     checks = report["parity"] + report["device"] + report["pieces"]
-    assert [len(report[name]) for name in ("parity", "device", "pieces")] == [14, 12, 2]
+    assert [len(report[name]) for name in ("parity", "device", "pieces")] == [20, 12, 2]
     assert report["timings"] and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results
