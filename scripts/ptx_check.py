@@ -143,13 +143,13 @@ def lorenz_step(s, x, p):
 
 
 def network(out, s, x, p):
-    """out = z / sqrt(1 + z^2) of z = P s."""
+    """out = z / (1 + z^2) of z = P s."""
     n = s.size
     for i in range(n):
         total = 0.0 * s[0]
         for j in range(n):
             total += p[i * n + j] * s[j]
-        out[i] = total / np.sqrt(1 + total * total)
+        out[i] = total / (1 + total * total)
 
 
 EXAMPLES = {

@@ -187,8 +187,8 @@ def test_tuples_of_numbers_that_differ_in_kind():
         return s[1], 2.0 * p[0], s[0] * s[0], x[0], 1, s[2] * p[0]
 
     def rows(s, x, p):
-        z = 0.0
-        return (z, 1.0, z, z, z, z), (z,) * 6, (2 * s[0], 0, 0, 0, 0, 0), (z,) * 6, (z,) * 6, (z, z, p[0], z, z, z)
+        zero = 0, 0, 0, 0, 0, 0
+        return (0, 1.0, 0, 0, 0, 0), zero, (2 * s[0], 0, 0, 0, 0, 0), zero, zero, (0, 0, p[0], 0, 0, 0)
 
     s0, expected = np.arange(1.0, 7.0), np.zeros((6, 6))
     expected[0, 1], expected[2, 0], expected[5, 2] = 1, 2, 3
