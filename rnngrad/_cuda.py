@@ -48,7 +48,31 @@ def load() -> Any:
         from numba.cuda.core import config
 
         config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small jobs are no fault of the user's
+    with contextlib.suppress(ImportError, AttributeError):
+        _complete_functions()
     return cuda
+
+
+def _complete_functions() -> None:
+    """Give numba-cuda the functions of NumPy that it can type and has no code for.
+
+    Real exp, sqrt and their like are those of ``math``; what else it has for other targets serves as it is.
+    """
+    from numba.cuda.mathimpl import get_unary_impl_for_fn_and_ty
+    from numba.cuda.np import ufunc_db
+    from numba.cuda.ufuncs import ufunc_db as own
+
+    def real(function: Any) -> Any:
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return get_unary_impl_for_fn_and_ty(function, signature.args[0])(context, builder, signature, args)
+
+        return lower
+
+    for ufunc in ufunc_db.get_ufuncs():
+        if ufunc not in own():
+            same = getattr(math, ufunc.__name__, None) if ufunc in (np.exp, np.expm1, np.log1p, np.sqrt) else None
+            loops = dict(ufunc_db.get_ufunc_info(ufunc))
+            own()[ufunc] = loops if same is None else loops | dict.fromkeys(("f->f", "d->d"), real(same))
 
 
 class _Simulator:
@@ -185,10 +209,19 @@ class Kernel:
     def __call__(self, blocks: int, threads: int, shared: int, *args: Any) -> None:
         if not blocks:
             return
+        if simulated():
+            args = tuple(_seen_in_the_simulator(arg) for arg in args)
         with errors():
             if shared > max(_STATIC_SHARED - _RESERVED_SHARED, self._allowed):
                 self._allow(shared, args)
             self._compiled[blocks, threads, 0, shared](*args)
+
+    def compile(self, *args: Any) -> Any:
+        """Compile and link for arguments of these types, now; the function as the driver has it."""
+        if simulated():
+            return None
+        kernel = self._compiled.compile(tuple(self._compiled.typeof_pyval(arg) for arg in args))
+        return kernel._codelibrary.get_cufunc()
 
     def _allow(self, shared: int, args: tuple[Any, ...]) -> None:
         """Let the kernel have more shared memory than is given to every kernel."""
@@ -197,11 +230,19 @@ class Kernel:
         from cuda.bindings import driver as names
         from numba.cuda.cudadrv.driver import driver
 
-        kernel = self._compiled.compile(tuple(self._compiled.typeof_pyval(arg) for arg in args))
-        function = kernel._codelibrary.get_cufunc()
+        function = self.compile(*args)
         attribute = names.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         driver.cuKernelSetAttribute(attribute, shared, function.handle, function.device.id)
         self._allowed = shared
+
+
+def _seen_in_the_simulator(arg: Any) -> Any:
+    """An argument as its kernel sees it: the simulator prepares arrays, but not those of a tuple."""
+    if not isinstance(arg, tuple):
+        return arg
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray, FakeWithinKernelCUDAArray
+
+    return tuple(FakeWithinKernelCUDAArray(one) if isinstance(one, FakeCUDAArray) else one for one in arg)
 
 
 @contextlib.contextmanager

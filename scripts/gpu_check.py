@@ -36,6 +36,7 @@ from typing import Any
 import _gpu_batchnorm
 import _gpu_device
 import _gpu_library
+import _gpu_systems
 import numpy as np
 from _gpu_peers import NAMES, PEERS, clean, repeats_after, usable, wall_clock
 
@@ -208,6 +209,9 @@ def parity() -> Iterator[Job]:
                 # statistics amplify rounding: by the ratio of a term to its spread over the batch, at every step
                 limit = 50 * limit
                 yield what, 60, functools.partial(_gpu_batchnorm.one, what, size, training, dtype, distances, limit)
+    for name in _gpu_systems.SYSTEMS:
+        what, limit = f"system, {name}", 10 * TOLERANCE["float32" if "float32" in name else "float64"]
+        yield what, 60, functools.partial(_gpu_systems.one, what, name, distances, limit)
 
 
 def one_parity(what: str, job: tuple[Any, ...], everywhere: bool, **options: Any) -> Iterator[Row]:
@@ -420,6 +424,7 @@ def timings() -> Iterator[Job]:
                     for name in NAMES[peer]:
                         job = functools.partial(one_timing, peer, what, name, (*size, dtype))
                         yield f"{peer}: {what}: {name}", 20, job
+    yield from _gpu_systems.timings(measure)
 
 
 @functools.lru_cache(maxsize=1)

@@ -30,7 +30,7 @@ from rnngrad import _cuda
 
 cuda = _cuda.load()
 
-from numba import types
+from numba import njit, types
 
 from rnngrad._math import ACTIVATIONS
 from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
@@ -45,12 +45,12 @@ from rnngrad.kernels.cuda import (
     products,
     resident,
     scaling,
-    tangent,
+    system,
 )
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
 from rnngrad.kernels.cuda.curvature import make_charged
-from rnngrad.kernels.cuda.fixed_point import make as make_fixed_point
+from rnngrad.kernels.cuda.fixed_point import make_cell as make_fixed_point
 from rnngrad.kernels.cuda.fixed_point import make_linear
 from rnngrad.kernels.cuda.linear import make as make_newton
 from rnngrad.kernels.cuda.loss import make as make_loss
@@ -61,15 +61,17 @@ from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.cuda.statistics import make_normalize, make_through
 from rnngrad.kernels.tuples import PUT, TAKE
+from rnngrad.kernels.user import UserFunction
 from rnngrad.loss_terms import TERMS
 
 _STATIC_SHARED = 48 * 1024
 
 #: arguments of the kernels: f3 is a C-contiguous array of the dtype with 3 axes (a3 any), r1 of float32, i2 of int64
 #: (l2 any),
-#: u1 of uint8; i, b, f are scalars
+#: u1 of uint8, c2 of complex128; i, b, f are scalars; what is in brackets is a tuple
 _FACTORS = "f5 f5 f5 f4 f4 f4"
 _MASKS = "u2 u2 u2 u1 u1 u1"
+_SYSTEM = {"factored": f"{_FACTORS} f1 f1 {_MASKS} i i b", "dense": "f4"}
 ARGUMENTS = {
     "unit": "f2 f2 f2 f2 f2 f2",
     "rollout": "f4 f3 f4 f4 f3 f3 f1 f1 i1 f4 f1 i",
@@ -80,17 +82,12 @@ ARGUMENTS = {
     "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
-    "adjoint_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b",
-    "tangent_chain": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} f1 f1 {_MASKS} f1 i i i b",
     "adjoint edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
     "adjoint between": f"f4 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
     "tangent edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
     "tangent between": f"f4 f3 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
-    "frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i i b",
-    "chain_norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 {_FACTORS} f1 f1 {_MASKS} f1 i i i i b i i b",
-    "fixed_point": "f3 i1 i1 f3 f3 i1 f1 f1 f4 f2 f4 f3 f3 f3 f2 f4 f4 f3 f3 f1 i i i i f f f",
-    "linear fixed_point": f"f3 i1 i1 f3 i1 {_FACTORS} f1 f1 {_MASKS} f2 f4 f3 f3 f3 f2 f1 i i i i f f f i i b",
+    "fixed_point": "f3 i1 i1 ( f3 f3 i1 f1 f1 f4 f4 f4 f3 f3 ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
     "newton": "f2 u1 f1 f1",
     "singular values": "f2 f3 f1 i2 i1 i1 f1 i f",
     "graded product": "f3 i1 f3 i2 f3 i2 u2",
@@ -101,6 +98,10 @@ ARGUMENTS = {
     "batchnorm update": "f4 f4 f2 f2 f1 f1 i",
     "batchnorm slope": "f3 f4 f3 f4 f3 f1 f1 i i i i b",
     "batchnorm adjoint": "f4 f4 f4 f3 f3 f4 f4 f3 f2 f1 f1 i i i i",
+    "system rollout": "f4 f3 f3 f1 i1 i i",
+    "system derivatives": "f4 f4 f3 f1 i1 c2 i i i",
+    "system jacobian": "f4 f4 f3 f1 i1 i i i",
+    "system fixed_point": "f3 i1 i1 ( f2 f1 i i ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
@@ -115,6 +116,13 @@ ARGUMENTS = {
     "one hot": "f3 i1 l2 f2",
     "outside": "i1 f3 f2 f f",
 }
+for _form, _arguments in _SYSTEM.items():
+    ARGUMENTS |= {
+        f"{_form} chain": f"f4 i2 f3 i1 i1 f4 f4 ( {_arguments} ) f1 i i",
+        f"{_form} frames": f"f3 f1 f3 f1 f3 f1 f3 i3 i1 i2 i2 i2 f2 f1 f1 i1 f3 ( {_arguments} ) f1 i i i",
+        f"{_form} norms": f"f3 i1 f3 f1 f3 f3 f1 f1 f1 f1 f1 i2 i2 i1 f3 ( {_arguments} ) f1 i i i i b",
+        f"{_form} fixed_point": f"f3 i1 i1 ( f3 i1 {_arguments} ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
+    }
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,51 @@ class Compiled:
     name: str
     dtype: np.dtype
     ptx: str
+
+
+def henon(s, x, p):
+    return 1 - p[0] * s[0] * s[0] + s[1], p[1] * s[0]
+
+
+def henon_jacobian(out, s, x, p):
+    out[0, 0] = -2 * p[0] * s[0]
+    out[0, 1] = 1.0
+    out[1, 0] = p[1]
+    out[1, 1] = 0.0
+
+
+@njit
+def lorenz_field(u, v, w, p):
+    return p[0] * (v - u), u * (p[1] - w) - v, u * v - p[2] * w
+
+
+def lorenz_step(s, x, p):
+    """A Runge-Kutta step of Lorenz' equations."""
+    u, v, w, h = s[0], s[1], s[2], 0.01
+    a, b, c = lorenz_field(u, v, w, p)
+    a2, b2, c2 = lorenz_field(u + h / 2 * a, v + h / 2 * b, w + h / 2 * c, p)
+    a3, b3, c3 = lorenz_field(u + h / 2 * a2, v + h / 2 * b2, w + h / 2 * c2, p)
+    a4, b4, c4 = lorenz_field(u + h * a3, v + h * b3, w + h * c3, p)
+    h = h / 6
+    return u + h * (a + 2 * a2 + 2 * a3 + a4), v + h * (b + 2 * b2 + 2 * b3 + b4), w + h * (c + 2 * c2 + 2 * c3 + c4)
+
+
+def network(out, s, x, p):
+    """out = z / (1 + z^2) of z = P s."""
+    n = s.size
+    for i in range(n):
+        total = 0.0 * s[0]
+        for j in range(n):
+            total += p[i * n + j] * s[j]
+        out[i] = total / (1 + total * total)
+
+
+EXAMPLES = {
+    "henon": UserFunction(henon, (2,), "tuple"),
+    "lorenz": UserFunction(lorenz_step, (3,), "tuple"),
+    "network": UserFunction(network, (6,), "written"),
+}
+HENON_JACOBIAN = UserFunction(henon_jacobian, (2, 2), "written")
 
 
 def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
@@ -148,13 +201,17 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         for activation in cell.activations if dtype == np.float32 else ():  # which is where literals can go wrong
             yield "unit", f"unit {cell.name}, {activation}", make_unit(cell, ACTIVATIONS[activation])
     yield "dense", "dense", jacobian.make_dense(dtype).body
-    for level, where in enumerate(("global", "scratch shared", "shared")):
-        for driven in (False, True) if level == 2 else (False,):
-            how = f"{where}{', driven' if driven else ''}"
-            yield "adjoint_chain", f"adjoint_chain, {how}", chain.make(dtype, level, driven).body
-            yield "tangent_chain", f"tangent_chain, {how}", tangent.make(dtype, level, driven).body
-        for forward, name in ((False, "adjoint_fixed_point"), (True, "tangent_fixed_point")):
-            yield "linear fixed_point", f"{name}, {where}", make_linear(dtype, level, forward).body
+    for form in _SYSTEM:
+        for level, where in enumerate(("global", "scratch shared", "shared")):
+            for forward, name in ((False, f"{form} adjoint"), (True, f"{form} tangent")):
+                for driven in (False, True) if level == 2 and form == "factored" else (False,):
+                    how = f"{where}{', driven' if driven else ''}"
+                    yield f"{form} chain", f"{name} chain, {how}", chain.make(form, forward, dtype, level, driven).body
+                body = make_linear(form, forward, dtype, level).body
+                yield f"{form} fixed_point", f"{name} fixed_point, {where}", body
+        if dtype == np.float64:  # frames and norms are in no other
+            yield f"{form} frames", f"{form} frames, shared", frames.make(form, dtype, 2).body
+            yield f"{form} norms", f"{form} norms, shared", norms.make(form, 2).body
     for driven in (False, True):
         how = ", driven" if driven else ""
         yield "adjoint edge", f"adjoint of many units, ends of steps{how}", large.make_adjoint(dtype, driven).body
@@ -164,15 +221,14 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     yield "newton", "newton directions", make_newton(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body
-    if dtype == np.float64:  # frames and norms are in no other
-        yield "frames", "frames, shared", frames.make(dtype, 2).body
-        yield "chain_norms", "chain_norms, shared", norms.make(2).body
+    if dtype == np.float64:  # singular values are in no other
         for level, where in enumerate(("global", "shared")):
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "graded product", "graded product", graded.make().body
         yield "live rows", "live rows", graded.make_live().body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
+        yield from user_kernels()
     tanh = ACTIVATIONS["tanh"]
     yield "normalize batch", "batchnorm normalize", make_normalize(dtype).body
     yield "through batch", "batchnorm through", make_through(dtype).body
@@ -195,19 +251,38 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     yield "outside", "targets out of range", make_outside(dtype).body
 
 
+def user_kernels() -> Iterator[tuple[str, str, Any]]:
+    """Kernels around functions of a user."""
+    for name, user in EXAMPLES.items():
+        yield "system rollout", f"system rollout, {name}", system.make_rollout(user).body
+        for which, argument in enumerate(("s", "x", "params")):
+            body = system.make_derivatives(user, which).body
+            yield "system derivatives", f"system derivatives by {argument}, {name}", body
+        for level, where in enumerate(("global", "shared")):
+            body = system.make_fixed_point(user, level).body
+            yield "system fixed_point", f"system fixed_point, {name}, {where}", body
+    yield "system jacobian", "system jacobian, henon", system.make_jacobian(HENON_JACOBIAN).body
+
+
 def signature(arguments: str, dtype: np.dtype) -> Any:
     """Numba's signature of a kernel."""
     number = types.float64 if dtype == np.float64 else types.float32
     element = {"f": number, "a": number, "l": types.int64, "r": types.float32, "i": types.int64, "u": types.uint8}
+    element["c"] = types.complex128
     scalars = {"i": types.int64, "b": types.boolean, "f": number}
-    return types.void(
-        *(
-            scalars[word]
-            if len(word) == 1
-            else types.Array(element[word[0]], int(word[1:]), "A" if word[0] in "al" else "C")
-            for word in arguments.split()
-        )
-    )
+    whole: list[Any] = []
+    found = whole
+    for word in arguments.split():
+        if word == "(":
+            found = []
+        elif word == ")":
+            whole.append(types.Tuple(found))
+            found = whole
+        elif len(word) == 1:
+            found.append(scalars[word])
+        else:
+            found.append(types.Array(element[word[0]], int(word[1:]), "A" if word[0] in "al" else "C"))
+    return types.void(*whole)
 
 
 def make_unit(cell: Cell, phi: int):

@@ -406,11 +406,3 @@ def test_results_do_not_depend_on_threads_blocks_or_the_run(monkeypatch):
         monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
         monkeypatch.setattr(_cuda, "processors", lambda processors=processors: processors)
         assert_same(everything(), expected)
-
-
-@inside
-@pytest.mark.parametrize("method", ["picard", "newton"])
-def test_systems_are_refused_by_name(method):
-    system = rg.System(lambda s, x, p: 0.5 * s, n_state=1, params=[1.0])
-    with pytest.raises(rg.BackendError, match="no CUDA kernel for system (fixed point|rollout); use backend='cpu'"):
-        rg.solve_fixed_point(system, np.zeros((1, 0)), method, s0=[0.5], backend="cuda")

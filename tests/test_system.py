@@ -145,7 +145,94 @@ def test_own_jacobian_is_used_and_checked():
         rg.jacobians(rg.rollout(rg.System(henon, 2, [1.4, 0.3], jacobian=transposed), s0=[0.1, 0.1], steps=4))
 
 
+def written(out, s, x, p):
+    for i in range(out.size):
+        out[i] = np.tanh(p[i] * s[(i + 1) % s.size] + x[0])
+
+
+def written_jacobian(out, s, x, p):
+    for i in range(s.size):
+        for j in range(s.size):
+            out[i, j] = 0.0
+        j = (i + 1) % s.size
+        out[i, j] = p[i] * (1 - np.tanh(p[i] * s[j] + x[0]) ** 2)
+
+
+def test_a_function_that_writes_its_result():
+    rng, p = np.random.default_rng(0), np.linspace(0.5, 1.5, 4)
+    x, s0 = rng.standard_normal((6, 2, 1)), rng.standard_normal((2, 1, 4))
+    plain = rg.System(lambda s, x, p: np.tanh(p * np.roll(s, -1) + x[0]), 4, p, n_inputs=1)
+    states = np.concatenate([s0[None], np.zeros((6, 2, 1, 4))])
+    for t in range(6):
+        states[t + 1, :, 0] = np.tanh(p * np.roll(states[t, :, 0], -1, axis=-1) + x[t])
+    expected = rg.rollout(plain, x, s0)
+    slopes = p * (1 - states[1:, :, 0] ** 2)  # (T, B, n)
+    J = np.zeros((6, 2, 4, 4))
+    J[..., np.arange(4), (np.arange(4) + 1) % 4] = slopes
+    for jacobian in (None, written_jacobian):
+        traj = rg.rollout(rg.System(written, 4, p, jacobian, n_inputs=1), x, s0)
+        np.testing.assert_allclose(traj.states, states, rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(rg.jacobians(traj), J, rtol=1e-12, atol=1e-15)
+    for which in ("parameter_jacobians", "input_jacobians"):
+        found, truth = (getattr(each.net, which)(each) for each in (traj, expected))
+        np.testing.assert_allclose(found, truth, rtol=1e-13, atol=1e-15)
+    fp, truth = (rg.solve_fixed_point(each, x[0], s0=s0) for each in (traj.net, plain))
+    np.testing.assert_allclose(fp.s, truth.s, atol=1e-12)
+
+
+def test_tuples_of_numbers_that_differ_in_kind():
+    """Also where some depend on the argument that a derivative is by, and others do not; more than one leaf of them."""
+
+    def mixed(s, x, p):
+        return s[1], 2.0 * p[0], s[0] * s[0], x[0], 1, s[2] * p[0]
+
+    def rows(s, x, p):
+        zero = 0, 0, 0, 0, 0, 0
+        return (0, 1.0, 0, 0, 0, 0), zero, (2 * s[0], 0, 0, 0, 0, 0), zero, zero, (0, 0, p[0], 0, 0, 0)
+
+    s0, expected = np.arange(1.0, 7.0), np.zeros((6, 6))
+    expected[0, 1], expected[2, 0], expected[5, 2] = 1, 2, 3
+    for jacobian in (None, rows):
+        traj = rg.rollout(rg.System(mixed, 6, [3.0], jacobian, n_inputs=1), np.full((1, 1), 7.0), s0)
+        np.testing.assert_array_equal(traj.states[1, 0, 0], [2, 6, 1, 7, 1, 9])
+        np.testing.assert_array_equal(rg.jacobians(traj)[0, 0], expected)
+        by_params, by_input = traj.net.parameter_jacobians(traj)[0, 0], traj.net.input_jacobians(traj)[0, 0]
+        np.testing.assert_array_equal(by_params[:, 0], [0, 2, 0, 0, 0, 3])
+        np.testing.assert_array_equal(by_input[:, 0], [0, 0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("forward", [False, True])
+def test_iterations_of_states_of_two_vectors(forward):
+    """As a cycle of an LSTM has them: its Jacobian is a product, and dense."""
+    from rnngrad.dynamics.system import DenseJacobians
+    from rnngrad.fixedpoint.linear import iteration
+
+    rng = np.random.default_rng(0)
+    J, g, at = 0.2 * rng.standard_normal((1, 3, 4, 4)), rng.standard_normal((5, 2, 2)), np.array([2, 0, 1, 1, 0])
+    z, _, done = iteration(DenseJacobians(None, J, "cpu"), g, at, 200, 1e-14, forward=forward)
+    A = np.eye(4) - J[0, at]
+    expected = np.linalg.solve(A if forward else A.swapaxes(1, 2), g.reshape(5, 4, 1))
+    assert done.all()
+    np.testing.assert_allclose(z.reshape(5, 4, 1), expected, rtol=1e-11, atol=1e-12)
+
+
+def half_written(out, s, x, p):
+    out[0] = s[0]
+
+
 def test_bad_functions():
+    with pytest.raises(ValueError, match=r"f does not write out\[1\]; it must write all of out"):
+        rg.System(half_written, 2)
+    forms = r"they must be \(s, x, params\) or \(out, s, x, params\)"
+    with pytest.raises(ValueError, match=rf"f has the parameters \(s, x\); {forms}"):
+        rg.System(lambda s, x: s, 1)
+    with pytest.raises(ValueError, match=rf"jacobian has the parameters \(s\); {forms}"):
+        rg.System(logistic_map, 1, 0.5, jacobian=lambda s: s)
+    traj = rg.rollout(rg.System(logistic_map, 1, 0.5, jacobian=lambda s, x, p: s), s0=[0.5], steps=2)
+    with pytest.raises(
+        ValueError, match=r"jacobian returns shape \(1,\) of float64; it must return 1 x 1 real numbers"
+    ):
+        rg.jacobians(traj)
     with pytest.raises(ValueError, match="it must return 3 real numbers"):
         rg.System(henon, 3, [1.4, 0.3])
     with pytest.raises(ValueError, match="f does not run"):

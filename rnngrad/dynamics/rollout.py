@@ -142,7 +142,7 @@ def _run_system(
     T, B, _ = x.shape
     states = empty((T + 1, B, 1, net.n), net.dtype)
     states[0] = s0
-    find_backend(backend).system_rollout(net.f)(states, x, net.params, lengths)
+    find_backend(backend).system_rollout(net.map)(states, x, net.params, lengths)
     h, none = states[1:, :, 0], np.empty((0, B, 0, net.n))
     found = first_divergence(states, quiet)
     return Trajectory(net, x, states, h, h, lengths, found, none, none, none, none, backend)

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from ..kernels import backend as find_backend
+from ..kernels.user import examined, writes
 from .scaled import Scaled, scaled_arrays
 
 _STATE, _INPUT, _PARAMS = 0, 1, 2  # arguments of f
+_FAILURES = (NumbaError, TypeError, IndexError, ValueError)  # of a user's function
 _CHECKED = 64  # steps at which a derivative is compared with finite differences
 
 
@@ -25,27 +27,35 @@ class System:
 
     Parameters
     ----------
-    f : function (s, x, params) -> s'
-        ``numba.njit`` function (a plain one is compiled); s (n,), x (m,) and params (q,) are float64 arrays, the
-        result an array or a tuple of n numbers. Jacobians are derived by complex steps, to machine precision, so f
-        must be made of analytic operations that work on complex numbers.
+    f : function (s, x, params) -> s', or (out, s, x, params)
+        ``numba.njit`` function (a plain one is compiled); s (n,), x (m,) and params (q,) are float64 arrays, not to be
+        changed. The result is an array or a tuple of n numbers; with four parameters, f writes all of out (n,) instead.
+        Jacobians are derived by complex steps, to machine precision, so f must be made of analytic operations that work
+        on complex numbers (out and one of the arguments are then complex128).
     n_state : int
         n.
     params : array (q,) or a number
         Parameters theta; ``replace(params=...)`` changes them.
-    jacobian : function (s, x, params) -> (n, n), optional
-        ds'/ds, row = output; needed where f has ``abs``, ``max``, comparisons or other kinks.
+    jacobian : function (s, x, params) -> (n, n), or (out, s, x, params), optional
+        ds'/ds, row = output, as an array, a tuple of rows, or written to out (n, n); needed where f has ``abs``,
+        ``max``, comparisons or other kinks.
     n_inputs : int
         m.
 
     Raises
     ------
     ValueError
-        f does not compile, or returns something else than n numbers. Later, where Jacobians are asked for: the
-        derived (or given) Jacobian disagrees with finite differences of f.
+        f is of neither form, does not compile, or gives something else than n numbers. Later, where Jacobians are asked
+        for: the derived (or given) Jacobian disagrees with finite differences of f.
+    BackendError
+        Later, where it is used with ``backend="cuda"``: f or jacobian cannot be compiled for CUDA.
 
     Notes
     -----
+    With ``backend="cuda"`` a thread runs f for one sample. No memory can be allocated there, so f must return a tuple
+    or write to out, without temporary arrays, and be made of what Numba compiles for CUDA: arithmetic, powers with
+    integer exponents, sin, cos, tan, their inverses and hyperbolic twins, exp, log, sqrt of ``numpy``.
+
     One state vector per unit (S = 1), h = y = s, float64 only. Source of the complex step: Squire & Trapp (1998).
     """
 
@@ -70,14 +80,8 @@ class System:
         self.params.flags.writeable = False
         self.f = _compiled("f", f)
         self.jacobian = None if jacobian is None else _compiled("jacobian", jacobian)
-        try:
-            value = np.asarray(self.f(np.zeros(self.n), np.zeros(self.m), self.params))
-        except (NumbaError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"f does not run on s ({self.n},), x ({self.m},), params ({self.params.size},): {error}"
-            ) from error
-        if value.shape != (self.n,) or value.dtype.kind not in "fiu":
-            raise ValueError(f"f returns shape {value.shape} of {value.dtype}; it must return {self.n} real numbers")
+        #: f as kernels take it
+        self.map = examined("f", self.f, (self.n,), np.zeros(self.n), np.zeros(self.m), self.params, _FAILURES)
 
     @property
     def parameters(self) -> dict[str, NDArray]:
@@ -99,10 +103,12 @@ class System:
         out = np.empty((traj.T, traj.B, self.n, width))
         arguments = (out, traj.states, traj.x, self.params, traj.lengths)
         if which == _STATE and self.jacobian is not None:
-            kernels.system_jacobian(self.jacobian)(*arguments)
+            at = traj.states[0, 0, 0], traj.x[0, 0], self.params
+            given = examined("jacobian", self.jacobian, (self.n, self.n), *at, _FAILURES)
+            kernels.system_jacobian(given)(*arguments)
         else:
             try:
-                kernels.system_derivatives(self.f, which)(*arguments)
+                kernels.system_derivatives(self.map, which)(*arguments)
             except NumbaError as error:
                 raise ValueError(
                     "f cannot be differentiated by a complex step: it does not compile for complex numbers; give "
@@ -146,7 +152,7 @@ class System:
             for sign in (1, -1):
                 moved = [a.copy() for a in at]
                 moved[which][j] += sign * step
-                sides.append(np.asarray(self.f(*moved), dtype=float))
+                sides.append(self.map(*moved))
             columns.append((sides[0] - sides[1]) / (2 * step))
         return np.stack(columns, axis=1) if columns else np.empty((self.n, 0))
 
@@ -212,9 +218,9 @@ class DenseJacobians:
         forward: bool,
     ) -> None:
         """Iterate y <- y J + g, or J y + g; see :meth:`FactoredJacobians.linear_fixed_point`."""
-        kernels = find_backend(self.backend)
+        kernels, flat = find_backend(self.backend), (len(y), 1, self.J.shape[2])
         run = kernels.dense_tangent_fixed_point if forward else kernels.dense_adjoint_fixed_point
-        run(y, *history, settings, g, at, self.J)
+        run(y.reshape(flat), *history, settings, g.reshape(flat), at, self.J)
 
     def adjoint(
         self, y: NDArray, exponent: NDArray, sample: NDArray, t_from: int, steps: int, out: Scaled | None = None
@@ -260,4 +266,5 @@ class DenseJacobians:
 def _compiled(name: str, function: Any) -> Any:
     if not callable(function):
         raise ValueError(f"{name} is {function!r}; it must be a function (s, x, params)")
+    writes(name, function)
     return function if hasattr(function, "py_func") else numba.njit(function)

@@ -247,7 +247,7 @@ def iterate(here: Clamped, s: NDArray, settings: tuple[Any, ...]) -> tuple[NDArr
     net, kernels, B = here.net, find_backend(here.backend), len(s)
     residuals, iterations, ends = history_arrays(settings[1], B)
     if isinstance(net, System):
-        system = kernels.system_fixed_point(net.f)
+        system = kernels.system_fixed_point(net.map)
         with np.errstate(all="ignore"):
             system(s, residuals, iterations, ends, settings, (here.x, net.params))
     else:

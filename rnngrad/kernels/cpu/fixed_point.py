@@ -15,6 +15,7 @@ from ..tuples import copy_rows
 from .rollout import step
 from .singular_values import dot
 from .steps import ADJOINT, TANGENT, is_scaled
+from .system import written
 
 
 @inner()
@@ -165,8 +166,9 @@ def fixed_point(cell, phi):
 
 
 @functools.cache
-def system_fixed_point(f):
-    """Kernel ``run(s, residuals, iterations, ends, settings, (x, params))`` of a user's f(s, x, params); see _make."""
+def system_fixed_point(user):
+    """Kernel ``run(s, residuals, iterations, ends, settings, (x, params))`` of a user's function; see _make."""
+    call = written(user)
 
     @inner(forced=True)
     def room(like, system):
@@ -178,9 +180,7 @@ def system_fixed_point(f):
         for r in range(pair.shape[1]):
             for i in range(pair.shape[3]):
                 scratch[i] = pair[0, r, 0, i]
-            value = f(scratch, x[first + r], params)
-            for i in range(pair.shape[3]):
-                pair[1, r, 0, i] = value[i]
+            call(pair[1, r, 0], scratch, x[first + r], params)
 
     return _make("system_fixed_point", (), False, room, apply, lambda s: s.shape[2])
 

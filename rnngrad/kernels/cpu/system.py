@@ -1,7 +1,7 @@
-"""Loops around a user's function f(s, x, params) -> s', and chains of dense Jacobians.
+"""Loops around a user's function, written as call(out, s, x, params), and chains of dense Jacobians.
 
-A factory takes the compiled function; such kernels are compiled once per process (Numba cannot cache what it did not
-see on disk).
+A factory takes the :class:`UserFunction`; such kernels are compiled once per process (Numba cannot cache what it did
+not see on disk).
 """
 
 import functools
@@ -9,14 +9,20 @@ import functools
 import numpy as np
 
 from ..._jit import inner, kernel
+from ..user import COMPLEX_STEP
 from .scaling import ROWS, rescale
-
-STEP = 1e-30  # of the complex-step derivative: its square is lost beside 1, so no truncation error is left
 
 
 @functools.cache
-def system_rollout(f):
+def written(user):
+    """The function as ``call(out, s, x, params)``."""
+    return user.into(user.function, inner())
+
+
+@functools.cache
+def system_rollout(user):
     """Kernel ``run(states, x, params, lengths)``: states[t + 1] = f(states[t], x[t], params)."""
+    call = written(user)
 
     @kernel("system_rollout", tasks=lambda states, *rest: states.shape[1], cached=False)
     def run(start, stop, states, x, params, lengths):
@@ -27,9 +33,7 @@ def system_rollout(f):
                 for i in range(n):
                     s[i] = states[t, b, 0, i]
                 if t < lengths[b]:
-                    new = f(s, x[t, b], params)
-                    for i in range(n):
-                        states[t + 1, b, 0, i] = new[i]
+                    call(states[t + 1, b, 0], s, x[t, b], params)
                 else:
                     for i in range(n):
                         states[t + 1, b, 0, i] = s[i]
@@ -38,12 +42,14 @@ def system_rollout(f):
 
 
 @functools.cache
-def system_derivatives(f, which):
+def system_derivatives(user, which):
     """Kernel ``run(J, states, x, params, lengths)``: J[t, b, i, j] = df_i/d(argument ``which``)_j by a complex step."""
+    call = written(user)
 
     @kernel("system_derivatives", tasks=lambda J, *rest: len(J), cached=False)
     def run(start, stop, J, states, x, params, lengths):
         _, B, n, width = J.shape
+        moved, new = np.empty(width, np.complex128), np.empty(n, np.complex128)
         for t in range(start, stop):
             for b in range(B):
                 if t >= lengths[b]:  # a padded step copies the state
@@ -53,27 +59,27 @@ def system_derivatives(f, which):
                             J[t, b, i, i] = 1
                     continue
                 s, u = states[t, b, 0].copy(), x[t, b].copy()
-                moved = np.empty(width, np.complex128)
                 for i in range(width):
                     moved[i] = s[i] if which == 0 else u[i] if which == 1 else params[i]
                 for j in range(width):
-                    moved[j] += 1j * STEP
+                    moved[j] += 1j * COMPLEX_STEP
                     if which == 0:
-                        new = f(moved, u, params)
+                        call(new, moved, u, params)
                     elif which == 1:
-                        new = f(s, moved, params)
+                        call(new, s, moved, params)
                     else:
-                        new = f(s, u, moved)
+                        call(new, s, u, moved)
                     for i in range(n):
-                        J[t, b, i, j] = np.imag(new[i]) / STEP
+                        J[t, b, i, j] = new[i].imag / COMPLEX_STEP
                     moved[j] = moved[j].real
 
     return run
 
 
 @functools.cache
-def system_jacobian(jacobian):
-    """Kernel ``run(J, states, x, params, lengths)`` around a user's own jacobian(s, x, params) -> (n, n)."""
+def system_jacobian(user):
+    """Kernel ``run(J, states, x, params, lengths)`` around a user's own Jacobian, call(out (n, n), s, x, params)."""
+    call = written(user)
 
     @kernel("system_jacobian", tasks=lambda J, *rest: len(J), cached=False)
     def run(start, stop, J, states, x, params, lengths):
@@ -81,10 +87,7 @@ def system_jacobian(jacobian):
         for t in range(start, stop):
             for b in range(B):
                 if t < lengths[b]:
-                    value = jacobian(states[t, b, 0].copy(), x[t, b].copy(), params)
-                    for i in range(n):
-                        for j in range(n):
-                            J[t, b, i, j] = value[i, j]
+                    call(J[t, b], states[t, b, 0].copy(), x[t, b].copy(), params)
                 else:
                     for i in range(n):
                         for j in range(n):

@@ -12,15 +12,21 @@ from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
-from .chain import adjoint_chain
+from .chain import adjoint_chain, dense_chain, tangent_chain
 from .curvature import curvature
-from .fixed_point import adjoint_fixed_point, fixed_point, tangent_fixed_point
-from .frames import tangent_frames
+from .fixed_point import (
+    adjoint_fixed_point,
+    dense_adjoint_fixed_point,
+    dense_tangent_fixed_point,
+    fixed_point,
+    tangent_fixed_point,
+)
+from .frames import dense_frames, tangent_frames
 from .graded import graded_product
 from .jacobian import dense, factors
-from .linear import newton_directions
+from .linear import dense_newton_directions, newton_directions
 from .loss import first_outside, loss, one_hot, total
-from .norms import chain_norms, unsettled
+from .norms import chain_norms, dense_chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
@@ -29,7 +35,7 @@ from .rollout import rollout
 from .scaling import fold, normalize
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
-from .tangent import tangent_chain
+from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
 
 __all__ = [
     "CONVERGED",
@@ -49,6 +55,12 @@ __all__ = [
     "contiguous",
     "curvature",
     "dense",
+    "dense_adjoint_fixed_point",
+    "dense_chain",
+    "dense_chain_norms",
+    "dense_frames",
+    "dense_newton_directions",
+    "dense_tangent_fixed_point",
     "factors",
     "first_not_finite",
     "first_outside",
@@ -69,6 +81,10 @@ __all__ = [
     "output_vjp",
     "rollout",
     "swapped",
+    "system_derivatives",
+    "system_fixed_point",
+    "system_jacobian",
+    "system_rollout",
     "tangent_chain",
     "tangent_fixed_point",
     "tangent_frames",

@@ -2,8 +2,6 @@
 
 import functools
 
-import numba
-
 from ... import _cuda
 from ..tuples import PUT, TAKE
 from . import block, pieces
@@ -23,9 +21,8 @@ def make(cell, phi, dtype, level):
     emit_vjp = None if emits_state else unit.emit_vjp
     inner_vjp = unit.inner_vjp if two_stage else None
     output_vjp = None if outputs_state else unit.output_vjp
-    multiply = block.product(dtype)
+    multiply, place = block.product(dtype), block.place(dtype, level)
     zero = dtype.type(0)
-    dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
     def run(gs, last, da, da2, gh, states, a, a2, W, W2, lengths, consts, scratch, rows):
@@ -33,19 +30,9 @@ def make(cell, phi, dtype, level):
         steps, B, n = a.shape[0], a.shape[1], a.shape[3]
         first = cuda.blockIdx.x * rows
         count = min(rows, B - first)
-        if level == 0:
-            room = scratch
-            z = cuda.blockIdx.x * rows * (G + P2 + 1) * n
-        else:
-            room = cuda.shared.array(0, dtype)
-            z = 0
-        if level == 2:
-            block.copy(room, 0, W, G * n * n)
-            block.copy(room, G * n * n, W2, P2 * n * n)
-            weights, weights2, second = room, room, G * n * n
-            z = (G + P2) * n * n
-        else:
-            weights, weights2, second = W, W2, 0
+        room, z, (weights, first_at, weights2, second_at) = place(
+            scratch, rows * (G + P2 + 1) * n, W, G * n * n, W2, P2 * n * n
+        )
         z2 = z + rows * G * n
         dq = z2 + rows * P2 * n
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
@@ -85,7 +72,7 @@ def make(cell, phi, dtype, level):
                     room[z2 + (r * P2 + p) * n + i] = da2[t, b, p, i]
             cuda.syncthreads()
             if two_stage:
-                multiply(room, dq, n, room, z2, P2 * n, weights2, second, n, count, P2 * n, n)
+                multiply(room, dq, n, room, z2, P2 * n, weights2, second_at, n, count, P2 * n, n)
                 cuda.syncthreads()
                 for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
                     r, i = item // n, item % n
@@ -101,7 +88,7 @@ def make(cell, phi, dtype, level):
                         for p in range(G):
                             room[z + (r * G + p) * n + i] = da[t, b, p, i]
                 cuda.syncthreads()
-            multiply(room, dq, n, room, z, G * n, weights, 0, n, count, G * n, n)
+            multiply(room, dq, n, room, z, G * n, weights, first_at, n, count, G * n, n)
             cuda.syncthreads()
             for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
                 b, i = first + item // n, item % n

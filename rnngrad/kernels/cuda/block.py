@@ -191,3 +191,25 @@ def scratch(level, blocks, numbers, weights, dtype):
     if level == GLOBAL:
         return _cuda.empty((blocks * numbers,), dtype), 0
     return _cuda.empty((1,), dtype), (numbers + (weights if level == WEIGHTS_SHARED else 0)) * dtype.itemsize
+
+
+@functools.cache
+def place(dtype, level):
+    """Device function: (room, where the block's scratch of so many numbers begins in it, (W, w0, W2, w20)).
+
+    W and W2 are flat, with the numbers there are of each; they are copied to shared memory where that is the level.
+    """
+    dtype = numba.from_dtype(dtype)
+
+    @_cuda.function
+    def run(scratch, numbers, W, size, W2, size2):
+        if level == GLOBAL:
+            return scratch, cuda.blockIdx.x * numbers, (W, 0, W2, 0)
+        room = cuda.shared.array(0, dtype)
+        if level == SHARED:
+            return room, 0, (W, 0, W2, 0)
+        copy(room, 0, W, size)
+        copy(room, size, W2, size2)
+        return room, size + size2, (room, 0, room, size)
+
+    return run

@@ -1,106 +1,94 @@
-"""Products of Jacobians from the left: adjoint rows carried back through time, a block for a few of them.
+"""Products of Jacobians: adjoint rows carried back through time, or tangent columns forward, a block for a few of them.
 
-The arrays and their meaning are those of the CPU's kernel: y_{t-1} = y_t J_t, a mantissa and an exponent for each row.
-One launch takes all steps; the weights lie in shared memory where they fit. Nothing here depends on the cell.
+The arrays and their meaning are those of the CPU's kernels: y_{t-1} = y_t J_t or v_t = J_t v_{t-1}, a mantissa and an
+exponent for each row; columns are stored as rows. One launch takes all steps; the weights lie in shared memory where
+they fit. Products of many units are the library's, step by step.
 """
 
 import functools
 
 import numba
+import numpy as np
 
 from ... import _cuda
-from . import block, large, library, pieces
+from . import block, large, library, pieces, steps
 from .block import KEYS, MOST_ROWS
-from .stages import adjoint_stages
 
 cuda = _cuda.load()
 
 
 @functools.cache
-def adjoint_step(dtype, driven):
-    """Device function: new[r] = y[r] J_t for ``count`` rows from ``first`` on.
-
-    room[z : …] holds, for the block's ``rows``, z[rows, G, n], z2[rows, P2, n] and dq[rows, n]. ``driven``: see
-    ``adjoint_chain``.
-    """
-    multiply = block.product(dtype)
-    before, between, after = adjoint_stages(dtype, driven)
-
-    @_cuda.function
-    def step(y, new, first, count, rows, sample, t, factors, masks, room, z, weights, G, P2, emits_state, dz, dz2):
-        W, w0, W2, w20 = weights
-        n = y.shape[2]
-        z2 = z + rows * G * n
-        dq = z2 + rows * P2 * n
-        before(y, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2)
-        cuda.syncthreads()
-        if P2 > 0:
-            multiply(room, dq, n, room, z2, P2 * n, W2, w20, n, count, P2 * n, n)
-            cuda.syncthreads()
-            between(new, first, count, sample, t, factors, masks, room, z, dq, G, dz)
-            cuda.syncthreads()
-        multiply(room, dq, n, room, z, G * n, W, w0, n, count, G * n, n)
-        cuda.syncthreads()
-        after(new, first, count, sample, t, factors, masks, room, dq, emits_state)
-
-    return step
-
-
-@functools.cache
-def make(dtype, level, driven):
-    """Kernel of ``adjoint_chain``; W, W2 flat, t_last the index of the factors of the first step taken."""
-    step = adjoint_step(dtype, driven)
+def make(form, forward, dtype, level, driven):
+    """Kernel of ``carry`` for one form of the local Jacobians of as many steps as ``out`` has."""
+    step, begin = steps.make(form, forward, dtype, driven), steps.begin(form, dtype, level)
     widest = block.widest(dtype.type(1))
-    dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
-    def run(
-        out, exponents, y, exponent, sample, dz, dz2, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2,
-        by_s, by_a, by_a2, in_s, in_a, by_e, scratch, rows, t_last, G, P2, emits_state,
-    ):  # fmt: skip
-        steps, R, n = out.shape[0], out.shape[1], out.shape[3]
+    def run(out, exponents, y, exponent, sample, dz, dz2, system, scratch, rows, row):
+        count_of_steps, R, n = out.shape[0], out.shape[1], out.shape[3]
         first = cuda.blockIdx.x * rows
         count = min(rows, R - first)
         keys = cuda.shared.array(KEYS, numba.int32)
         taken = cuda.shared.array(MOST_ROWS, numba.int64)
-        if level == 0:
-            room = scratch
-            z = cuda.blockIdx.x * rows * (G + P2 + 1) * n
-        else:
-            room = cuda.shared.array(0, dtype)
-            z = 0
-        if level == 2:
-            block.copy(room, 0, W, G * n * n)
-            block.copy(room, G * n * n, W2, P2 * n * n)
-            weights = (room, 0, room, G * n * n)
-            z = (G + P2) * n * n
-        else:
-            weights = (W, 0, W2, 0)
+        where = begin(scratch, rows * row, system, n)
         for r in range(cuda.threadIdx.x, MOST_ROWS, cuda.blockDim.x):
             keys[r] = 0
             keys[MOST_ROWS + r] = 0
             if r < count:
                 taken[r] = exponent[first + r]
         cuda.syncthreads()
-        factors = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
-        masks = (by_s, by_a, by_a2, in_s, in_a, by_e)
         current = y
-        for d in range(steps):
-            slot = steps - 1 - d
-            new = out[slot]
-            at = slot if driven else 0
-            step(
-                current, new, first, count, rows, sample, t_last - d, factors, masks, room, z, weights, G, P2,
-                emits_state, dz[at], dz2[at],
-            )  # fmt: skip
+        for d in range(count_of_steps):
+            t = d if forward else count_of_steps - 1 - d
+            new = out[t]
+            at = t if driven else 0
+            step(current, new, first, count, rows, sample, t, system, where, dz[at], dz2[at])
             if not driven:
                 block.rescale(new, first, count, keys, taken, d % 2, widest)
             for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
                 if item % n == 0:  # the thread that counts for this row
-                    exponents[slot, first + item // n] = taken[item // n]
+                    exponents[t, first + item // n] = taken[item // n]
             current = new
 
     return run
+
+
+def carry(forward, out, exponents, y, exponent, sample, dz, dz2, system):
+    """Carry y through every step of the system; out and exponents are in the order of time."""
+    count, R, _, n = out.shape
+    driven, itemsize = len(dz) > 0, out.dtype.itemsize
+    level, fits = block.placement(itemsize, system.weights, system.row, _cuda.shared_limit())
+    by_library = system.form == "factored" and library.pays(n)
+    least = min(R, library.ROWS) if by_library else 1
+    cut = [pieces.changed(out, 1) if driven else pieces.written(out, 1), pieces.written(exponents, 1)]
+    cut += [pieces.read(array, 0) for array in (y, exponent, sample)]
+    cut += [pieces.changed(array, 1) if driven else pieces.whole(array) for array in (dz, dz2)]
+    cut += system.operands(pieces.whole)
+    spare = (0, system.row * itemsize) if by_library else block.spare(level, system.row * itemsize)
+    if (
+        count > 1 and pieces.fitting(R, cut, spare) < least
+    ):  # not even the fewest rows: half of the steps, then the rest
+        half = count // 2
+        parts, at = ((0, half), (half, count)), half - 1 if forward else half
+        for start, stop in parts if forward else parts[::-1]:
+            own = slice(start, stop)
+            carry(
+                forward, out[own], exponents[own], y, exponent, sample, dz[own], dz2[own], system.steps(start, stop)
+            )  # fmt: skip
+            y, exponent = out[at], exponents[at]
+        return
+
+    def piece(start, stop, *arrays):
+        if by_library:
+            (large.tangent if forward else large.adjoint)(arrays, *system.scalars, driven)
+            return
+        blocks, rows = pieces.blocks_and_rows(stop - start, fits)
+        scratch, shared = block.scratch(level, blocks, rows * system.row, system.weights, out.dtype)
+        passed = (*arrays[7:], *system.scalars)
+        kernel = make(system.form, forward, np.dtype(out.dtype), level, driven)
+        kernel(blocks, _cuda.threads(rows * n), shared, *arrays[:7], passed, scratch, rows, system.row)
+
+    pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare, least)
 
 
 def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state):
@@ -109,36 +97,25 @@ def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors,
     The contract of the CPU's kernel: with charges dz[D, R, P, n], dz2 (D > 0) ``out`` holds on entry charges to the
     states, no exponent is taken out, and dz, dz2 return the adjoints of the pre-activations.
     """
-    steps, R, _, n = out.shape
-    G, P2, driven = len(W), len(W2), len(dz) > 0
-    row = (G + P2 + 1) * n
-    level, fits = block.placement(out.dtype.itemsize, W.size + W2.size, row, _cuda.shared_limit())
-    by_library = library.pays(n)
-    least = min(R, library.ROWS) if by_library else 1
-    cut = [pieces.changed(out, 1) if driven else pieces.written(out, 1), pieces.written(exponents, 1)]
-    cut += [pieces.read(array, 0) for array in (y, exponent, sample)]
-    cut += [pieces.changed(array, 1) if driven else pieces.whole(array) for array in (dz, dz2)]
-    cut += [pieces.whole(partial[t_from - steps : t_from]) for partial in factors]
-    cut += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
-    spare = (0, row * out.dtype.itemsize) if by_library else block.spare(level, row * out.dtype.itemsize)
-    if steps > 1 and pieces.fitting(R, cut, spare) < least:  # not even the fewest rows: the later half of steps first
-        half = steps // 2
-        late, early = slice(half, None), slice(half)
-        rest = (factors, W, W2, masks, emits_state)
-        adjoint_chain(out[late], exponents[late], y, exponent, sample, t_from, dz[late], dz2[late], *rest)
-        t_from -= steps - half
-        adjoint_chain(
-            out[early], exponents[early], out[half], exponents[half], sample, t_from, dz[early], dz2[early], *rest
-        )
-        return
+    system = steps.factored(False, factors, W, W2, masks, emits_state)
+    carry(False, out, exponents, y, exponent, sample, dz, dz2, system.steps(t_from - len(out), t_from))
 
-    def piece(start, stop, *arrays):
-        if by_library:
-            large.adjoint(arrays, G, P2, emits_state, driven)
-            return
-        blocks, rows = pieces.blocks_and_rows(stop - start, fits)
-        scratch, shared = block.scratch(level, blocks, rows * row, W.size + W2.size, out.dtype)
-        kernel = make(out.dtype, level, driven)
-        kernel(blocks, _cuda.threads(rows * n), shared, *arrays, scratch, rows, steps - 1, G, P2, emits_state)
 
-    pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare, least)
+def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state):
+    """Carry v[R, S, n] (with exponent[R]) from state t_from on; out[d], exponents[d] hold it d + 1 steps later.
+
+    The contract of the CPU's kernel: with changes dz[D, R, P, n], dz2 (D > 0) of the pre-activations no exponent is
+    taken out, and they return the tangents of the pre-activations.
+    """
+    system = steps.factored(True, factors, W, W2, masks, emits_state)
+    carry(True, out, exponents, v, exponent, sample, dz, dz2, system.steps(t_from, t_from + len(out)))
+
+
+def dense_chain(out, exponents, y, exponent, sample, t_from, J, forward):
+    """Carry rows y[R, n] back through J[T, B, n, n] from state t_from, or columns forward; out in the order of time."""
+    count, R, n = out.shape
+    start = t_from if forward else t_from - count
+    none = np.empty((0, 0, 0, 0), out.dtype)
+    system = steps.dense(J[start : start + count])
+    rows = out.reshape(count, R, 1, n), exponents, y.reshape(R, 1, n), exponent
+    carry(forward, *rows, sample, none, none, system)

@@ -12,12 +12,10 @@ import numpy as np
 
 from ... import _cuda
 from ..iteration import ROUNDING
-from . import block, iterate, pieces
+from . import block, iterate, pieces, steps
 from .block import MOST_ROWS
-from .chain import adjoint_step
 from .rollout import room as step_room
 from .rollout import step
-from .tangent import tangent_step
 
 cuda = _cuda.load()
 
@@ -46,19 +44,20 @@ def _end(pair, s, first, count):
             s[first + item // n, c, item % n] = pair[0, first + item // n, c, item % n]
 
 
-@functools.cache
-def make(cell, phi, dtype, level):
-    """Kernel of ``fixed_point``; W, W2 transposed and flat, pair[2, B, S, n], a[1, B, P, n], … scratch of a step."""
-    P, P2, G = len(cell.gates), len(cell.gates2), cell.recurrent
-    one_step, advance = step(cell, phi, dtype), iterate.advance(dtype)
+def make(dtype, begin, apply):
+    """Kernel of the iterations of one map, pair[2, B, S, n] and the others scratch.
+
+    ``begin`` is a device function that says where a block's scratch is, as of ``steps``; ``apply(pair, first, count,
+    rows, system, where)`` is one for pair[1, b] = g(pair[0, b]) of ``count`` samples from ``first`` on.
+    """
+    advance = iterate.advance(dtype)
     infinity = dtype.type(math.inf)
     dtype = numba.from_dtype(dtype)
-    wide = max(G, P2)
 
     @_cuda.Kernel
     def run(
-        s, iterations, ends, drive, drive2, lengths, W, W2, consts, residuals, pair, past, gram, factors, gamma, a, a2,
-        e, q, scratch, rows, row, window, limit, tol, near, beta,
+        s, iterations, ends, system, residuals, pair, past, gram, factors, gamma, scratch, rows, row, own, window,
+        limit, tol, near, beta,
     ):  # fmt: skip
         B, n = s.shape[0], s.shape[2]
         first = cuda.blockIdx.x * rows
@@ -67,31 +66,13 @@ def make(cell, phi, dtype, level):
         since = cuda.shared.array(MOST_ROWS, numba.int32)
         used = cuda.shared.array(MOST_ROWS, numba.int32)
         best = cuda.shared.array(MOST_ROWS, dtype)
-        if level == 0:
-            room = scratch
-            sent = cuda.blockIdx.x * rows * row
-        else:
-            room = cuda.shared.array(0, dtype)
-            sent = 0
-        if level == 2:
-            block.copy(room, 0, W, G * n * n)
-            block.copy(room, G * n * n, W2, P2 * n * n)
-            weights = (room, 0, room, G * n * n)
-            sent = (G + P2) * n * n
-        else:
-            weights = (W, 0, W2, 0)
-        at = sent + rows * (1 + wide) * n
+        room, at, weights = begin(scratch, rows * row, system, n)
+        where = (room, at + rows * own, weights)
         settings = (window, limit, tol, near, beta)
         _begin(pair, s, first, count, live, since, used, best, infinity)
         k, left = 0, count
         while left > 0:
-            for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-                b, i = first + item // n, item % n
-                for p in range(P):
-                    a[0, b, p, i] = drive[b, p, i]
-                for p in range(P2):
-                    a2[0, b, p, i] = drive2[b, p, i]
-            one_step(pair, a, a2, e, q, 0, weights, lengths, consts, first, count, rows, room, sent)
+            apply(pair, first, count, rows, system, where)
             left = advance(
                 k, first, count, rows, pair, residuals, iterations, ends, past, (gram, factors, gamma), room, at, live,
                 since, used, best, settings,
@@ -103,62 +84,51 @@ def make(cell, phi, dtype, level):
 
 
 @functools.cache
-def make_linear(dtype, level, forward):
-    """Kernel of ``adjoint_fixed_point``, or ``forward`` of ``tangent_fixed_point``, whose weights are transposed."""
-    one_step, advance = (tangent_step if forward else adjoint_step)(dtype, False), iterate.advance(dtype)
-    infinity = dtype.type(math.inf)
-    dtype = numba.from_dtype(dtype)
+def make_cell(cell, phi, dtype, level):
+    """Kernel of ``fixed_point``; system = (drive, drive2, lengths, W, W2, consts, a, a2, e, q), W, W2 transposed."""
+    P, P2, G = len(cell.gates), len(cell.gates2), cell.recurrent
+    one_step, place = step(cell, phi, dtype), block.place(dtype, level)
 
-    @_cuda.Kernel
-    def run(
-        s, iterations, ends, g, sample, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2, by_s, by_a,
-        by_a2, in_s, in_a, by_e, residuals, pair, past, gram, factors, gamma, scratch, rows, row, window, limit, tol,
-        near, beta, G, P2, emits_state,
-    ):  # fmt: skip
-        R, S, n = s.shape
-        first = cuda.blockIdx.x * rows
-        count = min(rows, R - first)
-        live = cuda.shared.array(MOST_ROWS, numba.int32)
-        since = cuda.shared.array(MOST_ROWS, numba.int32)
-        used = cuda.shared.array(MOST_ROWS, numba.int32)
-        best = cuda.shared.array(MOST_ROWS, dtype)
-        if level == 0:
-            room = scratch
-            z = cuda.blockIdx.x * rows * row
-        else:
-            room = cuda.shared.array(0, dtype)
-            z = 0
-        if level == 2:
-            block.copy(room, 0, W, G * n * n)
-            block.copy(room, G * n * n, W2, P2 * n * n)
-            weights = (room, 0, room, G * n * n)
-            z = (G + P2) * n * n
-        else:
-            weights = (W, 0, W2, 0)
-        at = z + rows * (1 + G + P2) * n
-        settings = (window, limit, tol, near, beta)
-        partials = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
-        masks = (by_s, by_a, by_a2, in_s, in_a, by_e)
-        _begin(pair, s, first, count, live, since, used, best, infinity)
-        current, new = pair[0], pair[1]
-        k, left = 0, count
-        while left > 0:
-            one_step(
-                current, new, first, count, rows, sample, 0, partials, masks, room, z, weights, G, P2, emits_state, g,
-                g,
-            )  # fmt: skip
-            for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
-                r, i = first + item // n, item % n
-                for c in range(S):
-                    new[r, c, i] += g[r, c, i]
-            left = advance(
-                k, first, count, rows, pair, residuals, iterations, ends, past, (gram, factors, gamma), room, at, live,
-                since, used, best, settings,
-            )  # fmt: skip
-            k += 1
-        _end(pair, s, first, count)
+    @_cuda.function
+    def begin(scratch, numbers, system, n):
+        return place(scratch, numbers, system[3], G * n * n, system[4], P2 * n * n)
 
-    return run
+    @_cuda.function
+    def apply(pair, first, count, rows, system, where):
+        drive, drive2, lengths, _, _, consts, a, a2, e, q = system
+        room, sent, weights = where
+        n = pair.shape[3]
+        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
+            b, i = first + item // n, item % n
+            for p in range(P):
+                a[0, b, p, i] = drive[b, p, i]
+            for p in range(P2):
+                a2[0, b, p, i] = drive2[b, p, i]
+        one_step(pair, a, a2, e, q, 0, weights, lengths, consts, first, count, rows, room, sent)
+
+    return make(dtype, begin, apply)
+
+
+@functools.cache
+def make_linear(form, forward, dtype, level):
+    """Kernel of y <- y J + g, or of y <- J y + g; system = (g, sample, *local Jacobians of one step)."""
+    one_step, begin = steps.make(form, forward, dtype), steps.begin(form, dtype, level)
+
+    @_cuda.function
+    def begin_after(scratch, numbers, system, n):
+        return begin(scratch, numbers, system[2:], n)
+
+    @_cuda.function
+    def apply(pair, first, count, rows, system, where):
+        g, sample, new = system[0], system[1], pair[1]
+        S, n = pair.shape[2], pair.shape[3]
+        one_step(pair[0], new, first, count, rows, sample, 0, system[2:], where, g, g)
+        for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
+            r, i = first + item // n, item % n
+            for c in range(S):
+                new[r, c, i] += g[r, c, i]
+
+    return make(dtype, begin_after, apply)
 
 
 def _below(value, dtype):
@@ -167,16 +137,16 @@ def _below(value, dtype):
     return number if float(number) <= value else np.nextafter(number, dtype.type(-math.inf))
 
 
-def _iterate(kernel, s, residuals, iterations, ends, settings, operands, row, weights, shapes, more, what):
+def iterate_on(kernel, s, residuals, iterations, ends, settings, operands, row, weights, shapes, more, what):
     """Launch an iteration of s[B, S, n] in pieces of samples.
 
-    ``kernel(level)``; ``operands`` beside s, iterations and ends; a step needs ``row`` numbers of scratch per sample,
-    ``weights`` in shared memory, and arrays of ``shapes(count)``; ``more`` are its last arguments.
+    ``kernel(level)``, whose system are the ``operands``, arrays of ``shapes(count)`` and ``more``; a step needs ``row``
+    numbers of scratch per sample, and ``weights`` in shared memory.
     """
     tol, limit, window, damping, _ = settings
     B, S, n = s.shape
-    N, dtype = S * n, s.dtype
-    row += iterate.room(window)
+    N, dtype, own = S * n, s.dtype, iterate.room(window)
+    row += own
     level, fits = block.placement(dtype.itemsize, weights, row, _cuda.shared_limit())
     near = dtype.type(ROUNDING * np.finfo(dtype).eps * math.sqrt(N))
     numbers = (window, limit, _below(tol, dtype), near, dtype.type(damping))
@@ -185,23 +155,24 @@ def _iterate(kernel, s, residuals, iterations, ends, settings, operands, row, we
     def room(count):
         square = (count, window, window)
         kept = [(2, count, S, n), (count, iterate.vectors(window), N), square, square, square[:2]]
-        return [(limit + 1, count), *kept, *shapes(count)]
+        return [(limit + 1, count), *kept]
 
     of_piece, of_row = block.spare(level, row * dtype.itemsize)
-    of_row += dtype.itemsize * sum(math.prod(shape) for shape in room(1))
+    of_row += dtype.itemsize * sum(math.prod(shape) for shape in (*room(1), *shapes(1)))
 
     def piece(start, stop, *arrays):
         count = stop - start
         blocks, rows = pieces.blocks_and_rows(count, fits)
         scratch, shared = block.scratch(level, blocks, rows * row, weights, dtype)
-        own = [_cuda.empty(shape, dtype) for shape in room(count)]
+        kept, of_step = ([_cuda.empty(shape, dtype) for shape in each(count)] for each in (room, shapes))
+        system = (*arrays[3:], *of_step, *more)
         kernel(level)(
-            blocks, _cuda.threads(rows * n), shared, *arrays, *own, scratch, rows, row, *numbers, *more
+            blocks, _cuda.threads(rows * n), shared, *arrays[:3], system, *kept, scratch, rows, row, own, *numbers
         )  # fmt: skip
         _cuda.download(arrays[1], iterations[start:stop])
         last = int(iterations[start:stop].max())  # nothing was written after it
         with np.errstate(invalid="ignore"):  # nor before it, where a sample ended
-            _cuda.download(own[0][: last + 1], residuals[: last + 1, start:stop])
+            _cuda.download(kept[0][: last + 1], residuals[: last + 1, start:stop])
 
     pieces.run(piece, B, operands, what, (of_piece, of_row))
 
@@ -225,32 +196,39 @@ def fixed_point(cell, phi):
         def shapes(count):
             return [(1, count, P, n), (1, count, P2, n), (E, count, n), (Q, count, n)]
 
-        _iterate(
-            lambda level: make(cell, phi, s.dtype, level), s, residuals, iterations, ends, settings, operands,
+        iterate_on(
+            lambda level: make_cell(cell, phi, s.dtype, level), s, residuals, iterations, ends, settings, operands,
             step_room(len(W), len(W2), n), W.size + W2.size, shapes, (), "the iteration of one sample",
         )  # fmt: skip
 
     return launch
 
 
-def _linear(forward, y, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
-    G, P2, n = len(W), len(W2), y.shape[2]
-    operands = [pieces.read(g, 0), pieces.read(sample, 0), *(pieces.whole(partial[:1]) for partial in factors)]
-    operands += [
-        pieces.whole(pieces.transposed(weights).ravel() if forward else weights.ravel()) for weights in (W, W2)
-    ]
-    operands += [pieces.whole(mask) for mask in masks]
-    _iterate(
-        lambda level: make_linear(y.dtype, level, forward), y, residuals, iterations, ends, settings, operands,
-        (1 + G + P2) * n, W.size + W2.size, lambda count: [], (G, P2, emits_state), "the iteration of one row",
+def _linear(forward, y, residuals, iterations, ends, settings, g, sample, system):
+    operands = [pieces.read(g, 0), pieces.read(sample, 0), *system.steps(0, 1).operands(pieces.whole)]
+    iterate_on(
+        lambda level: make_linear(system.form, forward, y.dtype, level), y, residuals, iterations, ends, settings,
+        operands, system.row, system.weights, lambda count: [], system.scalars, "the iteration of one row",
     )  # fmt: skip
 
 
 def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
     """The iteration z <- z J + g of rows z, g[R, S, n], each with the factored Jacobian of sample[r]."""
-    _linear(False, z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state)
+    system = steps.factored(False, factors, W, W2, masks, emits_state)
+    _linear(False, z, residuals, iterations, ends, settings, g, sample, system)
 
 
 def tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state):
     """The iteration d <- J d + r of columns d, r[R, S, n]; the rest as for ``adjoint_fixed_point``."""
-    _linear(True, d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state)
+    system = steps.factored(True, factors, W, W2, masks, emits_state)
+    _linear(True, d, residuals, iterations, ends, settings, r, sample, system)
+
+
+def dense_adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, J):
+    """The iteration z <- z J + g for dense Jacobians J[1, B, N, N]."""
+    _linear(False, z, residuals, iterations, ends, settings, g, sample, steps.dense(J))
+
+
+def dense_tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, J):
+    """The iteration d <- J d + r for dense Jacobians J[1, B, N, N]."""
+    _linear(True, d, residuals, iterations, ends, settings, r, sample, steps.dense(J))

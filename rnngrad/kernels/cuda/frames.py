@@ -11,10 +11,9 @@ import numba
 import numpy as np
 
 from ... import _cuda
-from . import block, pieces
+from . import block, pieces, steps
 from .block import KEYS, MOST_ROWS
 from .orthonormalize import DEPENDENT, NOT_FINITE, limits, make_qr, room
-from .tangent import tangent_step
 
 cuda = _cuda.load()
 
@@ -23,18 +22,16 @@ _LN2 = math.log(2.0)
 
 
 @functools.cache
-def make(dtype, level):
+def make(form, dtype, level):
     """Kernel of ``tangent_frames``; vectors are given as rows [B k, S, n] and flat, R and ``again`` flat."""
-    step, qr = tangent_step(dtype, False), make_qr(dtype)
+    step, begin, qr = steps.make(form, True, dtype), steps.begin(form, dtype, level), make_qr(dtype)
     widest = block.widest(dtype.type(1))
     aim, limit = limits(dtype.itemsize)
-    dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
     def run(
         frames, frames_flat, odd, odd_flat, even, even_flat, mantissas, counts, interval, found, exponents, totals,
-        products, R, again, sample, none, update_s, update_a, update_a2, inner_s, inner_a, emit_s, W, W2, by_s, by_a,
-        by_a2, in_s, in_a, by_e, scratch, numbers, rows, length, G, P2, emits_state,
+        products, R, again, sample, none, system, scratch, numbers, rows, length,
     ):  # fmt: skip
         # mantissas, counts[blocks, B, k]: what a block of steps stretched by, mantissa 2^count
         # interval[B]  found[B, 4]  exponents, totals, products[B, k]  R, again[B k k]
@@ -43,21 +40,8 @@ def make(dtype, level):
         first, r0 = b * k, b * k * k
         keys = cuda.shared.array(KEYS, numba.int32)
         flags = cuda.shared.array(2, numba.int32)
-        if level == 0:
-            place = scratch
-            at = b * numbers
-        else:
-            place = cuda.shared.array(0, dtype)
-            at = 0
-        if level == 2:
-            block.copy(place, 0, W, G * n * n)
-            block.copy(place, G * n * n, W2, P2 * n * n)
-            weights = (place, 0, place, G * n * n)
-            at = (G + P2) * n * n
-        else:
-            weights = (W, 0, W2, 0)
-        factors = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
-        masks = (by_s, by_a, by_a2, in_s, in_a, by_e)
+        where = begin(scratch, numbers, system, n)
+        place, at, _ = where
         taken, total, product = exponents[b], totals[b], products[b]
         wanted = interval[b]
         lost = found[b, 0]
@@ -68,7 +52,7 @@ def make(dtype, level):
             done = 0
             broken = False
             while done < length and not broken:
-                steps = min(wanted, length - done)
+                together = min(wanted, length - done)
                 for r in range(cuda.threadIdx.x, KEYS, cuda.blockDim.x):
                     keys[r] = 0
                 for c in range(cuda.threadIdx.x, k, cuda.blockDim.x):
@@ -76,24 +60,21 @@ def make(dtype, level):
                 cuda.syncthreads()
                 turn = 0
                 current = frames
-                for d in range(steps):
+                for d in range(together):
                     new = odd if d % 2 == 0 else even
                     t = part * length + done + d
                     for g in range(0, k, rows):
                         count = min(rows, k - g)
-                        step(
-                            current, new, first + g, count, rows, sample, t, factors, masks, place, at, weights, G, P2,
-                            emits_state, none, none,
-                        )  # fmt: skip
+                        step(current, new, first + g, count, rows, sample, t, system, where, none, none)
                         block.rescale(new, first + g, count, keys, taken[g:], turn, widest)
                         turn = 1 - turn
                         cuda.syncthreads()
                     current = new
-                flat = odd_flat if steps % 2 == 1 else even_flat
+                flat = odd_flat if together % 2 == 1 else even_flat
                 stretch = qr(current, flat, first, k, R, again, r0, taken, place, at, keys, flags)
                 cuda.syncthreads()
-                if stretch > limit and steps > 1:
-                    wanted = max(1, steps // 2 if stretch >= DEPENDENT else aim * steps // stretch)
+                if stretch > limit and together > 1:
+                    wanted = max(1, together // 2 if stretch >= DEPENDENT else aim * together // stretch)
                     continue
                 now = part * length + done
                 if stretch == NOT_FINITE:
@@ -110,7 +91,7 @@ def make(dtype, level):
                             found[b, 0] = now
                     longer = 1
                 else:
-                    longer = max(1, min(aim * steps // max(stretch, 1), min(2 * steps, _LONGEST)))
+                    longer = max(1, min(aim * together // max(stretch, 1), min(2 * together, _LONGEST)))
                 if cuda.threadIdx.x == 0:
                     found[b, 2] += 1
                     if stretch < DEPENDENT:
@@ -122,8 +103,8 @@ def make(dtype, level):
                     out = block.exponent_of(block.exponent_key(value), value)
                     product[c] = block.times_power(value, -out)
                     total[c] += taken[c] + out
-                done += steps
-                wanted = longer if steps == wanted else min(wanted, longer)  # the end of a block cut it short
+                done += together
+                wanted = longer if together == wanted else min(wanted, longer)  # the end of a block cut it short
                 cuda.syncthreads()
             if broken:
                 break
@@ -136,28 +117,25 @@ def make(dtype, level):
     return run
 
 
-def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2, masks, emits_state):
-    """Carry frames[B, k, S, n] of orthonormal vectors len(logs) blocks of ``length`` steps on; the CPU's contract."""
+def _frames(frames, logs, interval, found, t_from, length, system):
+    """See ``tangent_frames``."""
     B, k, S, n = frames.shape
     if frames.dtype != np.float64:
         raise ValueError(f"frames have dtype {frames.dtype}; they must be float64")
-    G, P2, N = len(W), len(W2), S * n
+    N = S * n
     rows = min(-(-k // block.TILE) * block.TILE, MOST_ROWS)
-    numbers = max(rows * (1 + G + P2) * n, room(k, N))
-    level, _ = block.placement(8, W.size + W2.size, -(-numbers // block.TILE), _cuda.shared_limit())
-    kernel = make(frames.dtype, level)
-    steps = len(logs) * length
+    numbers = max(rows * system.row, room(k, N))
+    level, _ = block.placement(8, system.weights, -(-numbers // block.TILE), _cuda.shared_limit())
+    kernel = make(system.form, frames.dtype, level)
     counts = np.zeros(logs.shape, np.int64)
     operands = [pieces.changed(frames, 0), pieces.written(logs, 1), pieces.written(counts, 1)]
     operands += [pieces.changed(interval, 0), pieces.changed(found, 0)]
-    operands += [pieces.read(partial[t_from : t_from + steps], 1) for partial in factors]
-    operands += [pieces.whole(pieces.transposed(weights).ravel()) for weights in (W, W2)]
-    operands += [pieces.whole(mask) for mask in masks]
+    operands += system.steps(t_from, t_from + len(logs) * length).operands(lambda partial: pieces.read(partial, 1))
     found[:, 0] = np.where(found[:, 0] >= 0, found[:, 0] - t_from, found[:, 0])
 
     def piece(start, stop, frames, mantissas, counts, interval, found, *others):
         count = stop - start
-        scratch, shared = block.scratch(level, count, numbers, W.size + W2.size, np.dtype(np.float64))
+        scratch, shared = block.scratch(level, count, numbers, system.weights, np.dtype(np.float64))
         vectors = [frames, *(_cuda.empty((count, k, S, n), np.float64) for _ in range(2))]
         views = [view for each in vectors for view in (each.reshape(count * k, S, n), each.reshape(-1))]
         numbers_of = [_cuda.empty((count, k), kind) for kind in (np.int64, np.int64, np.float64)]
@@ -166,7 +144,7 @@ def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2
         none = _cuda.empty((1, 1, 1), np.float64)
         kernel(
             count, _cuda.threads(max(N, rows * n)), shared, *views, mantissas, counts, interval, found, *numbers_of,
-            *factors_of, sample, none, *others, scratch, numbers, rows, length, G, P2, emits_state,
+            *factors_of, sample, none, (*others, *system.scalars), scratch, numbers, rows, length,
         )  # fmt: skip
 
     each = 8 * (3 * k * N + 2 * k * k + 4 * k + (numbers if level == block.GLOBAL else 0))
@@ -174,3 +152,14 @@ def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2
     found[:, 0] = np.where(found[:, 0] >= 0, found[:, 0] + t_from, found[:, 0])
     with np.errstate(divide="ignore", invalid="ignore"):  # a lost direction is -inf; after a NaN nothing is kept
         logs[:] = np.log(logs) + counts * _LN2
+
+
+def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2, masks, emits_state):
+    """Carry frames[B, k, S, n] of orthonormal vectors len(logs) blocks of ``length`` steps on; the CPU's contract."""
+    system = steps.factored(True, factors, W, W2, masks, emits_state)
+    _frames(frames, logs, interval, found, t_from, length, system)
+
+
+def dense_frames(frames, logs, interval, found, t_from, length, J):
+    """The same contract for local Jacobians J[T, B, N, N] and frames[B, k, 1, N]."""
+    _frames(frames, logs, interval, found, t_from, length, steps.dense(J))

@@ -145,3 +145,17 @@ def newton_directions(x, regular, update_s, update_a, update_a2, inner_s, inner_
         make(np.dtype(x.dtype))(count, _cuda.threads(N * N), 0, x, regular, J.reshape(-1), y)
 
     pieces.run(piece, B, operands, "the Newton direction of one sample", (0, of_sample * x.dtype.itemsize))
+
+
+def dense_newton_directions(x, regular, J):
+    """The same for dense Jacobians J[1, B, N, N]."""
+    B, N = x.shape
+    operands = [pieces.changed(x, 0), pieces.written(regular.view(np.uint8), 0), pieces.read(J, 1)]
+
+    def piece(start, stop, x, regular, J):
+        A, y = (_cuda.empty(((stop - start) * size,), x.dtype) for size in (N * N, N))
+        A.copy_to_device(J.reshape(-1))  # which is used up
+        make(np.dtype(x.dtype))(stop - start, _cuda.threads(N * N), 0, x, regular, A, y)
+
+    each = (N * N + N) * x.dtype.itemsize
+    pieces.run(piece, B, operands, "the Newton direction of one sample", (0, each))

@@ -13,9 +13,8 @@ import numpy as np
 from ... import _cuda
 from ..._math import log
 from ..tridiagonal import SETTLED, largest_eigenvalue
-from . import block, pieces
+from . import block, pieces, steps
 from .block import KEYS, MOST_ROWS
-from .chain import adjoint_step
 from .resident import in_float64
 
 cuda = _cuda.load()
@@ -112,16 +111,15 @@ def _ritz_vector(out, s0, R, Q, q0, a, b, j, theta):
 
 
 @functools.cache
-def make(level):
-    """Kernel of ``chain_norms``."""
-    step = adjoint_step(_DTYPE, False)
+def make(form, level):
+    """Kernel of ``chain_norms`` for one form of the local Jacobians."""
+    step, begin = steps.make(form, False, _DTYPE), steps.begin(form, _DTYPE, level)
     widest = block.widest(1.0)
 
     @_cuda.Kernel
     def run(
-        out, times, eye, tilt, odd, even, A, Q, tri, u, start, tops, exponents, sample, none, update_s,
-        update_a, update_a2, inner_s, inner_a, emit_s, W, W2, by_s, by_a, by_a2, in_s, in_a, by_e, scratch, numbers,
-        rows, first, last, spectral, G, P2, emits_state,
+        out, times, eye, tilt, odd, even, A, Q, tri, u, start, tops, exponents, sample, none, system, scratch, numbers,
+        rows, first, last, spectral,
     ):  # fmt: skip
         # out[times, B, T+1]  eye[R, S, n]  odd, even[blocks R, S, n]  tops, exponents[blocks, R]
         B, ends = out.shape[1], out.shape[2]
@@ -130,21 +128,7 @@ def make(level):
         a0, q0, t0, u0 = own * columns, own * (most + 1), cuda.blockIdx.x * 2 * most, cuda.blockIdx.x * columns
         keys = cuda.shared.array(KEYS, numba.int32)
         parts = cuda.shared.array(_LANES, numba.float64)
-        if level == 0:
-            place = scratch
-            at = cuda.blockIdx.x * numbers
-        else:
-            place = cuda.shared.array(0, numba.float64)
-            at = 0
-        if level == 2:
-            block.copy(place, 0, W, G * n * n)
-            block.copy(place, G * n * n, W2, P2 * n * n)
-            weights = (place, 0, place, G * n * n)
-            at = (G + P2) * n * n
-        else:
-            weights = (W, 0, W2, 0)
-        factors = (update_s, update_a, update_a2, inner_s, inner_a, emit_s)
-        masks = (by_s, by_a, by_a2, in_s, in_a, by_e)
+        where = begin(scratch, numbers, system, n)
         taken, top_of = exponents[cuda.blockIdx.x], tops[cuda.blockIdx.x]
         for task in range(cuda.blockIdx.x, times.size * B, cuda.gridDim.x):
             i, b = task // B, task % B
@@ -195,10 +179,7 @@ def make(level):
                     new = even if parity == 0 else odd
                     for g in range(0, R, rows):
                         count = min(rows, R - g)
-                        step(
-                            current, new, own + g, count, rows, sample, t - 1, factors, masks, place, at, weights, G,
-                            P2, emits_state, none, none,
-                        )  # fmt: skip
+                        step(current, new, own + g, count, rows, sample, t - 1, system, where, none, none)
                         block.rescale(new, own + g, count, keys, taken[g:], turn, widest)
                         turn = 1 - turn
                         cuda.syncthreads()
@@ -208,29 +189,26 @@ def make(level):
     return run
 
 
-def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):
-    """out[i, b, k] = ln ||Phi(times[i], k)[rows, columns]|| for every k <= times[i], NaN beyond; the CPU's contract."""
-    wide = [in_float64(array) for array in (eye, *factors, W, W2)]
-    eye, factors, (W, W2) = wide[0], wide[1:7], wide[7:]
+def _norms(out, times, eye, columns, spectral, system):
+    """See ``chain_norms``; everything is float64."""
     R, S, n = eye.shape
     first, last = columns
-    G, P2, width, most = len(W), len(W2), last - first, 2 * R + 40
+    width, most = last - first, 2 * R + 40
     rows = min(-(-R // block.TILE) * block.TILE, MOST_ROWS)
-    numbers = rows * (G + P2 + 1) * n
-    level, _ = block.placement(8, W.size + W2.size, -(-numbers // block.TILE), _cuda.shared_limit())
-    kernel = make(level)
+    numbers = rows * system.row
+    level, _ = block.placement(8, system.weights, -(-numbers // block.TILE), _cuda.shared_limit())
+    kernel = make(system.form, level)
     i = np.arange(R)
     operands = [pieces.written(out, 1)]
     operands += [pieces.whole(array) for array in (times, eye, 0.05 * np.sin(1.7 * i * i + 0.3))]
-    operands += [pieces.read(partial, 1) for partial in factors]
-    operands += [pieces.whole(array) for array in (W.ravel(), W2.ravel(), *masks)]
+    operands += system.operands(lambda partial: pieces.read(partial, 1))
     scratch_numbers = 2 * R * S * n + R * width + (most + 1) * R + 2 * most + width + 5 * R
     bytes_each = 8 * (scratch_numbers + (numbers if level == block.GLOBAL else 0))
     blocks = pieces.blocks_with_room(min(len(times) * out.shape[1], 2 * _cuda.processors()), bytes_each)
 
     def piece(start, stop, out, times, eye, tilt, *others):
         count = min(blocks, len(times) * (stop - start))
-        scratch, shared = block.scratch(level, count, numbers, W.size + W2.size, _DTYPE)
+        scratch, shared = block.scratch(level, count, numbers, system.weights, _DTYPE)
         vectors = [_cuda.empty((count * R, S, n), _DTYPE) for _ in range(2)]
         sizes = (count * R * width, count * R * (most + 1), count * 2 * most, count * width, count * R)
         flat = [_cuda.empty((size,), _DTYPE) for size in sizes]
@@ -238,10 +216,22 @@ def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits
         none = _cuda.empty((1, 1, 1), _DTYPE)
         kernel(
             count, _cuda.threads(max(R * width, rows * n)), shared, out, times, eye, tilt, *vectors, *flat,
-            *integers, none, *others, scratch, numbers, rows, first, last, bool(spectral), G, P2, emits_state,
+            *integers, none, (*others, *system.scalars), scratch, numbers, rows, first, last, bool(spectral),
         )  # fmt: skip
 
     pieces.run(piece, out.shape[1], operands, "the norms of one sample", (blocks * bytes_each, 0))
+
+
+def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):
+    """out[i, b, k] = ln ||Phi(times[i], k)[rows, columns]|| for every k <= times[i], NaN beyond; the CPU's contract."""
+    wide = [in_float64(array) for array in (eye, *factors, W, W2)]
+    system = steps.factored(False, wide[1:7], *wide[7:], masks, emits_state)
+    _norms(out, times, wide[0], columns, spectral, system)
+
+
+def dense_chain_norms(out, times, eye, columns, spectral, J):
+    """The same for local Jacobians J[T, B, N, N]; eye[R, 1, N]."""
+    _norms(out, times, in_float64(eye), columns, spectral, steps.dense(in_float64(J)))
 
 
 @functools.cache

@@ -5,8 +5,6 @@ The weights lie in shared memory where they fit, else they come from the cache; 
 
 import functools
 
-import numba
-
 from ... import _cuda
 from ..tuples import PUT, TAKE
 from . import block, pieces
@@ -89,8 +87,7 @@ def room(G, P2, n):
 def make(cell, phi, dtype, level):
     """Kernel ``run(states, s0, a, a2, e, q, W, W2, lengths, consts, scratch, rows)``; W, W2 transposed and flat."""
     S, P2, G = cell.n_states, len(cell.gates2), cell.recurrent
-    one_step = step(cell, phi, dtype)
-    dtype = numba.from_dtype(dtype)
+    one_step, place = step(cell, phi, dtype), block.place(dtype, level)
     wide = max(G, P2)
 
     @_cuda.Kernel
@@ -98,19 +95,7 @@ def make(cell, phi, dtype, level):
         steps, B, n = a.shape[0], states.shape[1], states.shape[3]
         first = cuda.blockIdx.x * rows
         count = min(rows, B - first)
-        if level == 0:
-            room = scratch
-            sent = cuda.blockIdx.x * rows * (1 + wide) * n
-        else:
-            room = cuda.shared.array(0, dtype)
-            sent = 0
-        if level == 2:
-            block.copy(room, 0, W, G * n * n)
-            block.copy(room, G * n * n, W2, P2 * n * n)
-            weights = (room, 0, room, G * n * n)
-            sent = (G + P2) * n * n
-        else:
-            weights = (W, 0, W2, 0)
+        room, sent, weights = place(scratch, rows * (1 + wide) * n, W, G * n * n, W2, P2 * n * n)
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             for s in range(S):
                 states[0, first + item // n, s, item % n] = s0[first + item // n, s, item % n]
