@@ -11,6 +11,7 @@ from simulated import DTYPES, SIMULATED, inside, outside, session
 
 import rnngrad as rg
 from rnngrad import _cuda
+from rnngrad.analysis.settling import settling
 from rnngrad.dynamics.jacobian import local_jacobians
 from rnngrad.fixedpoint.solve import ended, history_arrays
 from rnngrad.kernels import cpu
@@ -348,6 +349,22 @@ def everything(cell="gru_delayed", B=5):
 def assert_same(found, expected):
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@inside
+def test_where_trajectories_settle(monkeypatch):
+    """The searches of a held input run where the trajectory did."""
+    net, x = rg.Network.init("vanilla", 1, 2, seed=0), np.full((20, 1, 1), 0.1)
+    found = {}
+    for backend in ("cpu", "cuda"):
+        traj = rg.rollout(net, x, s0=np.full((1, 1, 2), 0.3), backend=backend)
+        if backend == "cuda":
+            monkeypatch.setattr(cpu, "rollout", None)
+        found[backend] = settling(traj, starts=4, max_steps=60)
+    on_cpu, on_cuda = found["cpu"], found["cuda"]
+    assert on_cuda.outcome == on_cpu.outcome and on_cuda.searched == on_cpu.searched > 0
+    assert_close(on_cuda.points.s, on_cpu.points.s, 1e-12)
+    assert_close(on_cuda.last_speed, on_cpu.last_speed, 1e-9)
 
 
 @inside

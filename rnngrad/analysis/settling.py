@@ -84,7 +84,7 @@ def settling(
     Notes
     -----
     Newton's method starts from the states that are followed, from where they come to rest, and from between these,
-    where saddles lie. Computed on the CPU whatever the trajectory's backend: the searches have no CUDA kernels.
+    where saddles lie. Everything runs on the trajectory's backend.
     """
     traj.require_finite()
     samples = np.arange(traj.B) if samples is None else steps("samples", samples, 0, traj.B - 1)
@@ -96,7 +96,7 @@ def settling(
     net, held, rng = traj.net, np.ascontiguousarray(x[0, 0]), np.random.default_rng(seed)
     begin = _starts(traj.states[:, samples], starts, rng)
     rows = np.ascontiguousarray(np.broadcast_to(held, (len(begin), net.m)))
-    gone = solve_fixed_point(net, rows, "picard", s0=begin, max_iterations=max_steps, backend="cpu")
+    gone = solve_fixed_point(net, rows, "picard", s0=begin, max_iterations=max_steps, backend=traj.backend)
     rest = np.isin(gone.status, ("converged", "rounding"))
     home = np.full(len(begin), -1)
     cycles: list[Cycle] = []
@@ -104,10 +104,10 @@ def settling(
     if search:
         settled = gone.s[rest]
         more = np.concatenate([settled, begin, _between(settled, starts // _BETWEEN, rng)])
-        points = find_fixed_points(net, more, held, max_iterations=max_iterations, backend="cpu")
+        points = find_fixed_points(net, more, held, max_iterations=max_iterations, backend=traj.backend)
         searched = len(more)
         home[rest] = points.point[: len(settled)]
-        cycles, place = _cycles(net, held, gone)
+        cycles, place = _cycles(net, held, gone, traj.backend)
     return _settling(traj, samples, held, begin, gone, rest, home, points, searched, cycles, place, max_steps)
 
 
@@ -136,13 +136,13 @@ def _between(settled: NDArray, count: int, rng: np.random.Generator) -> NDArray:
     return first + rng.random((count, 1, 1)).astype(settled.dtype) * (second - first)
 
 
-def _cycles(net: Any, held: NDArray, gone: FixedPoint) -> tuple[list[Cycle], NDArray[np.int64]]:
+def _cycles(net: Any, held: NDArray, gone: FixedPoint, backend: str) -> tuple[list[Cycle], NDArray[np.int64]]:
     """The cycles on which states settled, and the index of each state's; -1 where it is on none, or was not found."""
     cycles: list[Cycle] = []
     place = np.full(len(gone.s), -1)
     for p in np.unique(gone.cycle[gone.cycle > 1]):
         rows = np.flatnonzero(gone.cycle == p)
-        found = find_fixed_points(net, gone.s[rows], held, period=int(p), backend="cpu")
+        found = find_fixed_points(net, gone.s[rows], held, period=int(p), backend=backend)
         number = np.where(found.point >= 0, found.cycle[found.point], -1) if len(found) else found.point
         for one in np.unique(number[number >= 0]):
             on = found.cycle == one
@@ -183,7 +183,7 @@ def _settling(
         starts=len(begin),
         steps=max_steps,
         searched=searched,
-        portrait=_portrait(traj.net, held, begin[Q:][~lost[Q:]], points, max_steps),
+        portrait=_portrait(traj, held, begin[Q:][~lost[Q:]], points, max_steps),
     )
 
 
@@ -193,9 +193,10 @@ def _away(first: NDArray, second: NDArray) -> NDArray[np.float64]:
 
 
 def _portrait(
-    net: Any, held: NDArray, begin: NDArray, points: FixedPoints | None, max_steps: int
+    traj: Trajectory, held: NDArray, begin: NDArray, points: FixedPoints | None, max_steps: int
 ) -> FixedPointPortrait | None:
     """The points with trajectories from states that stay finite for ``max_steps``, spread over all of them."""
+    net = traj.net
     if net.N < 2 or points is None or not len(points) + len(points.slow):
         return None
     if not len(begin):
@@ -203,4 +204,4 @@ def _portrait(
     chosen = begin[spaced(0, len(begin) - 1, _PATHS)]
     T = min(max_steps, _PATH_STEPS)
     x = np.ascontiguousarray(np.broadcast_to(held, (T, len(chosen), net.m)))
-    return fixed_point_portrait(points, rollout(net, x, chosen, backend="cpu"), paths=_PATHS)
+    return fixed_point_portrait(points, rollout(net, x, chosen, backend=traj.backend), paths=_PATHS)
