@@ -26,7 +26,12 @@ def _spell(shape: Sequence[int | str | None]) -> str:
 
 
 def readable(name: str, value: Any) -> NDArray:
-    """Whatever NumPy makes of the value; an error names what it cannot read, such as nested lists of uneven length."""
+    """Whatever NumPy makes of the value; an error names what it cannot read, such as nested lists of uneven length.
+
+    Arrays on a GPU are refused, also those that would copy themselves to the host.
+    """
+    if hasattr(value, "__cuda_array_interface__"):
+        raise ValueError(f"{name} lives on a GPU, and this is computed from arrays on the host; copy it there")
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:

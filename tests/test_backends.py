@@ -144,3 +144,23 @@ def test_cuda_is_imported_in_one_place_and_only_when_asked_for():
     assert found == ["_cuda.py"]
     code = "import sys, rnngrad as rg; rg.rollout, rg.bptt; sys.exit('numba.cuda' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=False).returncode == 0
+
+
+def test_arrays_on_a_gpu_are_not_copied_without_a_word():
+    """Also those that would: Numba's device arrays have ``__array__``."""
+
+    class OnGpu:
+        __cuda_array_interface__ = {"shape": (2, 3), "typestr": "<f8", "data": (0, False), "version": 3}
+
+        def __array__(self, dtype=None, copy=None):
+            return np.zeros((2, 3))
+
+    for name, ask in (
+        ("x", lambda: rg.solve_fixed_point(NET, OnGpu())),
+        ("starts", lambda: rg.find_fixed_points(NET, OnGpu(), np.zeros(3))),
+        ("matrices", lambda: rg.lyapunov_of(OnGpu())),
+        ("W", lambda: NET.replace(W=OnGpu())),
+        ("target", lambda: rg.Curvature(rg.rollout(NET, X), rg.losses.squared_error(OnGpu()))),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} lives on a GPU"):
+            ask()

@@ -7,6 +7,7 @@ own, and the other tests are left out where the simulator is not on.
 import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -1012,9 +1013,11 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
         np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
     loss = loss_of(case, back)
     assert_gradients(rg.bptt(back, loss), rg.bptt(expected, loss), 1e-15)
-    for ask in (rg.gradient_flow, lambda traj, loss: rg.truncated_bptt(traj, loss, window=2)):
+    with_loss = (rg.gradient_flow, rg.memory_horizon, partial(rg.truncated_bptt, window=2))
+    without = (rg.growth_bounds, rg.saturation, rg.jacobian_spectrum, rg.product_spectrum, rg.singular_values)
+    for ask in (*(partial(one, loss=loss) for one in with_loss), *without, rg.covariant_vectors):
         with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
-            ask(traj, loss)
+            ask(traj)
 
 
 @pytest.fixture

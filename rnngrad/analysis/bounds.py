@@ -121,6 +121,7 @@ def growth_bounds(traj: Trajectory, *, times: Any = None, lower: bool = True, na
     Eight arrays of B (T+1)^2 numbers: for long records bound a part of them, or use
     :func:`rnngrad.analysis.step_bounds.step_bounds`.
     """
+    traj.require_host()
     if isinstance(traj, EncoderDecoderTrajectory):
         raise ValueError(
             "traj is of an encoder and a decoder, with a bridge between; it must be one of its parts, "

@@ -102,6 +102,7 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
     Two exponents closer than 1/settle are not told apart: their vectors are then some pair in the same plane. Memory
     is T B k (N + k) numbers.
     """
+    traj.require_host()
     N, T, B = traj.net.N, traj.T, traj.B
     k = N if k is None else _checks.integer("k", k, 1, N)
     if (traj.lengths < T).any():

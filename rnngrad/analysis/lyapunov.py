@@ -169,6 +169,7 @@ def lyapunov_along(
     ValueError
         An argument is out of range, T < 16, or sequences differ in length.
     """
+    traj.require_host()
     net, T = traj.net, traj.T
     if (traj.lengths < T).any():
         raise ValueError(f"traj has lengths {traj.lengths.tolist()}; exponents need sequences of equal length")

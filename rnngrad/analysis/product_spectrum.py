@@ -91,6 +91,7 @@ def product_spectrum(traj: Any, *, time: int | None = None, lags: Any = None, sa
     that spread over many orders of magnitude the small ones are out of reach of any product (their number shrinks
     as the lag grows), and read NaN.
     """
+    traj.require_host()
     sample = int(steps("sample", sample, 0, traj.B - 1)[0])
     time = int(steps("time", traj.T if time is None else time, 1, traj.T)[0])
     lags = log_spaced(time, 13)[1:] if lags is None else np.unique(steps("lags", lags, 1, time))

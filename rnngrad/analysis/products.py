@@ -68,6 +68,7 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
     Costs, per reference step, some 4 max(lags) products of N x N matrices and L decompositions; see
     :meth:`rnngrad.JacobianChain.log_singular_values`.
     """
+    traj.require_host()
     times = steps("times", [traj.T] if times is None else times, 1, traj.T)
     lags = log_spaced(int(times.max()), 24) if lags is None else np.unique(steps("lags", lags, 0, traj.T))
     chain = JacobianChain(traj)

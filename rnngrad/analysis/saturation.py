@@ -80,6 +80,7 @@ def saturation(
     ValueError
         A level is out of range, or the trajectory belongs to a user's system.
     """
+    traj.require_host()
     if not isinstance(traj.net, Network):
         raise ValueError("saturation needs a Network: a user's system declares no gates or activations")
     for name, level in (("low_level", low_level), ("high_level", high_level), ("value_level", value_level)):

@@ -86,6 +86,7 @@ def settling(
     Newton's method starts from the states that are followed, from where they come to rest, and from between these,
     where saddles lie. Everything runs on the trajectory's backend.
     """
+    traj.require_host()
     traj.require_finite()
     samples = np.arange(traj.B) if samples is None else steps("samples", samples, 0, traj.B - 1)
     starts = _checks.integer("starts", starts, 0)

@@ -85,6 +85,7 @@ def jacobian_spectrum(traj: Trajectory, *, times: Any = None, sample: int = 0) -
     ValueError
         A step or the sample is out of range.
     """
+    traj.require_host()
     sample = int(steps("sample", sample, 0, traj.B - 1)[0])
     times = spaced(max(1, traj.T // 4), traj.T, 4) if times is None else steps("times", times, 1, traj.T)
     jacobians = local_jacobians(traj)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from .. import _cuda
 from .._arrays import concatenated, contiguous, empty_beside, rows
-from ..dynamics.device import is_on_device
 from ..dynamics.jacobian import through_output
 from ..dynamics.rollout import Trajectory, input_runs
 from ..dynamics.system import System
@@ -118,8 +117,8 @@ def evaluate(traj: Any, loss: Loss, on_device: bool = False) -> LossValue:
         raise ValueError(
             f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)"
         )
-    if is_on_device(traj) and not on_device:
-        raise ValueError("traj lives on a GPU, and this is computed from arrays on the host; give traj.to_host()")
+    if not on_device:
+        traj.require_host()
     traj.require_finite()
     return loss(traj.y, traj.lengths, getattr(traj, "backend", "auto"))
 
