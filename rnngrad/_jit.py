@@ -59,6 +59,8 @@ def inner(*key, forced=False, cached=True):
     """
 
     def decorate(function):
+        if function.__closure__ and cached and not key and not forced:
+            raise ValueError(f"{function.__qualname__} is a closure without a key: another one would be taken for it")
         key_text = _name_apart(function, key)
         if config.DISABLE_JIT:
             return function

@@ -77,6 +77,18 @@ def test_closures_of_one_name_are_told_apart():
     assert values == [1.0, 2.0, 1.0]
 
 
+def test_a_closure_needs_a_key():
+    """Without one it would be kept on disk under the name of every other closure of its factory."""
+    value = 1.0
+
+    def step(x):
+        x[0] = value
+
+    with pytest.raises(ValueError, match="step is a closure without a key"):
+        inner()(step)
+    inner("key")(step)
+
+
 def test_inlined_functions_leave_nothing_to_link():
     add = inner("forced", forced=True)(double)
     run = kernel_of(add, "inlining")

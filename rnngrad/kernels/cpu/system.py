@@ -16,7 +16,7 @@ from .scaling import ROWS, rescale
 @functools.cache
 def written(user):
     """The function as ``call(out, s, x, params)``."""
-    return user.into(user.function, inner())
+    return user.into(user.function, inner(forced=True))
 
 
 @functools.cache
