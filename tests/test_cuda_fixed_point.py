@@ -390,9 +390,9 @@ def test_a_job_larger_than_the_memory_is_cut(monkeypatch):
     expected, cut = everything(), set()
     run = pieces.run
 
-    def noted(launch, count, operands, what, *rest):
+    def noted(launch, count, operands, what, *rest, **more):
         cut.add(what) if count > 2 else None
-        run(launch, count, operands, what, *rest)
+        run(launch, count, operands, what, *rest, **more)
 
     monkeypatch.setattr(pieces, "run", noted)
     monkeypatch.setattr(pieces, "fitting", lambda count, *rest: min(count, 2))

@@ -400,9 +400,9 @@ def test_results_do_not_depend_on_pieces_threads_or_memory(monkeypatch):
             assert_same(everything(), expected)
     run, fitting = pieces.run, pieces.fitting
 
-    def noted(launch, count, operands, what, *rest):
+    def noted(launch, count, operands, what, *rest, **more):
         cut.add(what) if count > 2 else None
-        run(launch, count, operands, what, *rest)
+        run(launch, count, operands, what, *rest, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(pieces, "run", noted)
