@@ -840,12 +840,15 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
     import gpu_check
 
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--inline", "--out", str(tmp_path / "check")])
+    ask = ["gpu_check.py", "--inline", "--minutes", "25", "--out", str(tmp_path / "check")]
+    monkeypatch.setattr(sys, "argv", ask)
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
     checks = report["parity"] + report["device"] + report["pieces"]
-    assert [len(report[name]) for name in ("parity", "device", "pieces")] == [20, 12, 2]
-    assert report["timings"] and all(row["passed"] for row in checks)
+    late = [what for what in report["left out"] if what.endswith("(no time)")]  # on a slow machine
+    for name, count in (("parity", 20), ("device", 12), ("pieces", 2)):
+        assert len(report[name]) == count or any(what.startswith(f"{name}: ") for what in late)
+    assert report["parity"] and (report["timings"] or late) and all(row["passed"] for row in checks)
     assert "All checks passed" in (tmp_path / "check.md").read_text()
     right = gpu_check.results
     monkeypatch.setattr(
@@ -853,6 +856,7 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
         "results",
         lambda *args, **masks: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args, **masks).items()},
     )
+    monkeypatch.setattr(sys, "argv", [*ask, "--only", "parity"])
     assert gpu_check.main() == 1
     assert "FAIL" in capsys.readouterr().out
 
