@@ -840,7 +840,7 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
     import gpu_check
 
-    ask = ["gpu_check.py", "--inline", "--minutes", "25", "--out", str(tmp_path / "check")]
+    ask = ["gpu_check.py", "--inline", "--minutes", "10", "--out", str(tmp_path / "check")]
     monkeypatch.setattr(sys, "argv", ask)
     assert gpu_check.main() == 0
     report = json.loads((tmp_path / "check.json").read_text())
