@@ -480,15 +480,16 @@ def test_singular_values_of_more_rows_than_are_scaled_at_once(monkeypatch):
     ],
 )
 def test_singular_values_of_chains_are_those_of_the_cpu(cell, dtype, copied):
-    case = make_case(cell, n=2, T=5, B=2, lengths=[5, 2], dtype=dtype)
+    case = make_case(cell, n=2, T=6, B=2, lengths=[6, 2], dtype=dtype)
     cpu, cuda = (rg.jacobian_chain(on(case, backend)) for backend in ("cpu", "cuda"))
     # Jacobians in float32 are those of either backend: a few eps for each step and the smallest value
-    found, expected = cuda.log_singular_values(5, 0), cpu.log_singular_values(5, 0)
+    found, expected = cuda.log_singular_values(6, 0), cpu.log_singular_values(6, 0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 if dtype == "float64" else 1e-3)
     chain = rg.jacobian_chain(on_device(case))
     copied.clear()
-    there = chain.log_singular_values(5, 0)
-    assert max(copied) <= 8 * 2 * 4  # of two samples: stretches, sweeps, and what became of their frames
+    there = chain.log_singular_values(6, 0)
+    # of two samples: stretches, sweeps, what became of their frames; one Jacobian where a frame lost a direction
+    assert max(copied) <= 8 * max(2 * 4, case.net.N**2) < chain.trajectory.states.nbytes
     np.testing.assert_array_equal(host(there), found)
     np.testing.assert_array_equal(host(chain.log_singular_values(3, 3)), 0)
 
