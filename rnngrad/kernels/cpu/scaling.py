@@ -45,9 +45,9 @@ def _fields(by_lane):
             least = cgutils.alloca_once_value(builder, first_least)
             greatest = cgutils.alloca_once_value(builder, first_greatest)
 
-            def keep(slot, value, which=">"):
+            def keep(slot, value, which=">"):  # signed: AVX2 has no other comparison of 64-bit integers
                 old = builder.load(slot)
-                builder.store(builder.select(builder.icmp_unsigned(which, value, old), value, old), slot)
+                builder.store(builder.select(builder.icmp_signed(which, value, old), value, old), slot)
 
             def over_lanes(which, value):
                 return builder.call(
