@@ -57,6 +57,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_verdict.py",
     "tests/test_backends.py",
     "tests/test_cuda_simulator.py",
+    "tests/test_cuda_library.py",
     "tests/test_cuda_fixed_point.py",
     "tests/test_cuda_system.py",
     "tests/test_newton_directions.py",
@@ -327,7 +328,7 @@ MUTANTS = [
     ("cuda_simulator: chain: inner partial of the gates dropped", "kernels/cuda/stages.py", "if in_a[p]:", "if False:"),
     ("cuda_simulator: chain: halves in time overlap", "kernels/cuda/chain.py", "half - 1 if forward else half", "half - 1 if forward else half - 1"),
     ("cuda_simulator: chain: charges to the states lost", "kernels/cuda/stages.py", "total = new[row, c, i] if driven else zero", "total = zero"),
-    ("cuda_simulator: tangent: partials of the state transposed", "kernels/cuda/stages.py", "update_s[t, b, c, s, i] * v[row, s, i]", "update_s[t, b, s, c, i] * v[row, s, i]"),
+    ("cuda_simulator: tangent: partials of the state transposed", "kernels/cuda/stages.py", "update_s[t, b, c, s, i] * y[row, s, i]", "update_s[t, b, s, c, i] * y[row, s, i]"),
     ("cuda_simulator: tangent: changes of the second product lost", "kernels/cuda/stages.py", "dz2[row, p, i] += room", "dz2[row, p, i] = room"),
     ("cuda_simulator: rescale: keys of two steps ago", "kernels/cuda/block.py", "        keys[other + r] = 0\n", "        pass\n"),
     ("cuda_simulator: rescale: exponents do not add up", "kernels/cuda/block.py", "exponents[r] += exponent", "exponents[r] = exponent"),
@@ -390,9 +391,9 @@ MUTANTS = [
     ("cuda_library: every product from the first row on", "kernels/cuda/library.py", "at_a + (a0 + first * a_row) * size", "at_a + a0 * size"),
     ("cuda_library: cut within the rows of a product", "kernels/cuda/products.py", "return min(rows, library.ROWS) if any", "return 1 if any"),
     ("cuda_library: the bias is forgotten", "kernels/cuda/products.py", "more or bias is not None,", "more,"),
-    ("cuda_library: exponents of the step before forgotten", "kernels/cuda/large.py", "exponent[first + r] if d < 2 else exponents[d - 2, first + r]", "exponent[first + r]"),
-    ("cuda_library: factors of the step after", "kernels/cuda/large.py", "after(current, first, count, sample, steps - d, factors", "after(current, first, count, sample, max(steps - d - 1, 0), factors"),
-    ("cuda_library: second products left out", "kernels/cuda/large.py", "        if P2:\n            library.multiply(room, room, W2, R, n, P2 * n", "        if False:\n            library.multiply(room, room, W2, R, n, P2 * n"),
+    ("cuda_library: exponents of the step before forgotten", "kernels/cuda/large.py", "exponent[first + r] if d < 2 else exponents[last, first + r]", "exponent[first + r]"),
+    ("cuda_library: factors of the step after", "kernels/cuda/large.py", "after(current, new, first, count, sample, t, system", "after(current, new, first, count, sample, max(t - 1, 0), system"),
+    ("cuda_library: second products left out", "kernels/cuda/large.py", "        elif P2:\n            library.multiply(room, room, W2, R, n, P2 * n", "        elif False:\n            library.multiply(room, room, W2, R, n, P2 * n"),
     ("auto_backend: a little faster is enough", "kernels/choice.py", "if CLEARLY * cuda < cpu", "if cuda < cpu"),
     ("auto_backend: the backends exchanged", "kernels/choice.py", "cpu, cuda = measurement.seconds(work)", "cuda, cpu = measurement.seconds(work)"),
     ("auto_backend: negative times are taken", "kernels/choice.py", "math.isfinite(c) and c >= 0 for c", "math.isfinite(c) for c"),
@@ -539,8 +540,8 @@ def run(mutant: tuple[str, str, str, str], tests: list[str], timeout: float) -> 
     """Kill or survive: the tests on a copy of the package with one replacement."""
     name, file, _, _ = mutant
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "rnngrad", Path(folder) / "rnngrad", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "tests", Path(folder) / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("rnngrad", "tests", "scripts"):
+            shutil.copytree(ROOT / part, Path(folder) / part, ignore=shutil.ignore_patterns("__pycache__", "results"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         target = Path(folder) / "rnngrad" / file
         target.write_text(planted(mutant, target.read_text()))

@@ -82,10 +82,8 @@ ARGUMENTS = {
     "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
-    "adjoint edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
-    "adjoint between": f"f4 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
-    "tangent edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
-    "tangent between": f"f4 f3 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
+    "chain edge": f"f4 i2 f3 i1 i1 f4 f4 ( {_SYSTEM['factored']} ) f1 i",
+    "chain between": f"f4 f3 i1 f4 f4 ( {_SYSTEM['factored']} ) f1 i",
     "orthonormalize": "f3 f1 f1 f1 i2 i1 f1 i",
     "fixed_point": "f3 i1 i1 ( f3 f3 i1 f1 f1 f4 f4 f4 f3 f3 ) f2 f4 f3 f3 f3 f2 f1 i i i i i f f f",
     "newton": "f2 u1 f1 f1",
@@ -212,12 +210,11 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         if dtype == np.float64:  # frames and norms are in no other
             yield f"{form} frames", f"{form} frames, shared", frames.make(form, dtype, 2).body
             yield f"{form} norms", f"{form} norms, shared", norms.make(form, 2).body
-    for driven in (False, True):
-        how = ", driven" if driven else ""
-        yield "adjoint edge", f"adjoint of many units, ends of steps{how}", large.make_adjoint(dtype, driven).body
-        yield "adjoint between", f"adjoint of many units, within{how}", large.make_adjoint_between(dtype, driven).body
-        yield "tangent edge", f"tangent of many units, ends of steps{how}", large.make_tangent(dtype, driven).body
-        yield "tangent between", f"tangent of many units, within{how}", large.make_tangent_between(dtype, driven).body
+    for forward, name in ((False, "adjoint of many units"), (True, "tangent of many units")):
+        for driven in (False, True):
+            how = ", driven" if driven else ""
+            yield "chain edge", f"{name}, ends of steps{how}", large.make_edge(forward, dtype, driven).body
+            yield "chain between", f"{name}, within{how}", large.make_between(forward, dtype, driven).body
     yield "newton", "newton directions", make_newton(dtype).body
     for level, where in enumerate(("global", "shared")):
         yield "orthonormalize", f"orthonormalize, {where}", make_qr(dtype, level).body

@@ -5,6 +5,7 @@ device from the first step to the last.
 """
 
 import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -178,12 +179,10 @@ def batchnorm_backprop(cell, phi, gs, da, dterm, dz, gh, states, a, hats, stds, 
         g[steps].copy_to_device(last)
         states[0].copy_to_device(s0)
         states[1:].copy_to_device(later)
-        dc = _cuda.empty((steps, B, n), dtype)
+        dc, kept = _cuda.empty((steps, B, n), dtype), _Kept(states, a, h_hat, c_hat, h_std, c_std)
         for t in range(steps - 1, -1, -1):
-            _adjoint(
-                cell, phi, g, g, da, dterm, dz, dc, gh, states, a, h_hat, c_hat, h_std, c_std, W, parameters, t, t + 1,
-                t, 1, True, coupled,
-            )  # fmt: skip
+            rows = _Rows(g, t + 1, t, 1)
+            _adjoint(cell, phi, g, rows, (da, dterm, dz, dc), kept, (W, *parameters), t, gh, coupled)
         gs_.copy_to_device(g[:steps])
         _cuda.download(g[steps], gs[T])  # with the charge of the last step
 
@@ -214,32 +213,54 @@ def batchnorm_jacobian(J, cell, phi, states, a, hats, stds, W, parameters, coupl
         states = _cuda.empty((stop - start + 1, B, 2, n), dtype)
         states[: stop - start].copy_to_device(before)
         states[stop - start].copy_to_device(after[stop - start - 1])
+        kept = _Kept(states, a, h_hat, c_hat, h_std, c_std)
         for t in range(stop - start):
-            _adjoint(
-                cell, phi, J[t], eye, *wide, *narrow, narrow[0], states, a, h_hat, c_hat, h_std, c_std, W, parameters,
-                t, 0, 0, R, False, coupled,
-            )  # fmt: skip
+            beside = (*wide, *narrow)
+            _adjoint(cell, phi, J[t], _Rows(eye, 0, 0, R), beside, kept, (W, *parameters), t, None, coupled)
 
     pieces.run(piece, T, operands, "the Jacobian of one step of the batch", (scratch, 0))
 
 
-def _adjoint(
-    cell, phi, out, g, da, dterm, dz, dc, gh, states, a, h_hat, c_hat, h_std, c_std, W, parameters, t, from_, to, rows,
-    charged, coupled,
-):  # fmt: skip
-    """Rows g[from_ + r, B, 2, n] of step t, carried into out[to + r]; da, dterm[X, B, 4 n], dz, dc[X, B, n] beside."""
-    B, n = g.shape[1], g.shape[3]
-    dtype = np.dtype(g.dtype)
-    gamma_h, gamma_c, beta_c = parameters
-    X = da.shape[0]
-    _units(make_slope(phi), rows * B * n, dz, g, gh, a, c_hat, gamma_c, beta_c, t, from_, to, rows, charged)
-    columnwise(make_through(dtype), rows * n, dc, dz, gamma_c, c_hat, c_std, t, 0, to, rows, coupled)
+class _Kept(NamedTuple):
+    """What a rollout keeps for the way back: states[T+1, B, 2, n], and the others as of ``batchnorm_rollout``."""
+
+    states: Any
+    a: Any
+    h_hat: Any
+    c_hat: Any
+    h_std: Any
+    c_std: Any
+
+
+class _Rows(NamedTuple):
+    """``count`` rows g[first + r, B, 2, n], whose results are kept at ``to`` + r."""
+
+    g: Any
+    first: int
+    to: int
+    count: int
+
+
+def _adjoint(cell, phi, out, rows, beside, kept, parameters, t, gh, coupled):
+    """Carry rows back through step t into out[to + r]; gh[T, B, n], if given, is charged to h_{t+1} before.
+
+    beside = (da, dterm[X, B, 4 n], dz, dc[X, B, n]) receive the adjoints within the step; parameters = (W, gamma_h,
+    gamma_c, beta_c).
+    """
+    g, first, to, count = rows
+    da, dterm, dz, dc = beside
+    W, gamma_h, gamma_c, beta_c = parameters
+    B, n, X = g.shape[1], g.shape[3], da.shape[0]
+    dtype, items = np.dtype(g.dtype), count * g.shape[1] * g.shape[3]
+    norm, places = make_through(dtype), (t, first, to, count)
+    charge, charged = (dz, False) if gh is None else (gh, True)
+    _units(make_slope(phi), items, dz, g, charge, kept.a, kept.c_hat, gamma_c, beta_c, *places, charged)
+    columnwise(norm, count * n, dc, dz, gamma_c, kept.c_hat, kept.c_std, t, 0, to, count, coupled)
     _units(
-        make_adjoint(cell, phi), rows * B * n, out, da.reshape(X, B, 4, n), g, dz, dc, states, a, c_hat, c_std, gamma_c,
-        beta_c, t, from_, to, rows,
+        make_adjoint(cell, phi), items, out, da.reshape(X, B, 4, n), g, dz, dc, kept.states, kept.a, kept.c_hat,
+        kept.c_std, gamma_c, beta_c, *places,
     )  # fmt: skip
-    columnwise(
-        make_through(dtype), rows * 4 * n, dterm, da, gamma_h.reshape(4 * n), h_hat, h_std, t, 0, to, rows, coupled
-    )
+    gamma = gamma_h.reshape(4 * n)
+    columnwise(norm, count * 4 * n, dterm, da, gamma, kept.h_hat, kept.h_std, t, 0, to, count, coupled)
     place = (to * B * 4 * n, 4 * n, 1), (0, n, 1), (to * B * 2 * n, 2 * n, 0)
-    _product(out.reshape(-1), dterm.reshape(-1), W, None, rows * B, 4 * n, n, *place, more=True)
+    _product(out.reshape(-1), dterm.reshape(-1), W, None, count * B, 4 * n, n, *place, more=True)

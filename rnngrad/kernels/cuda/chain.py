@@ -80,7 +80,7 @@ def carry(forward, out, exponents, y, exponent, sample, dz, dz2, system):
 
     def piece(start, stop, *arrays):
         if by_library:
-            (large.tangent if forward else large.adjoint)(arrays, *system.scalars, driven)
+            large.carry(forward, arrays, system.scalars, driven)
             return
         blocks, rows = pieces.blocks_and_rows(stop - start, fits)
         scratch, shared = block.scratch(level, blocks, rows * system.row, system.weights, out.dtype)

@@ -1,10 +1,14 @@
 """A step of a chain of Jacobians without its products: what comes before, between and after them, unit by unit.
 
 Written once for the kernels that take all steps with their products in one launch, and for those of many units, whose
-products are a library's. All stages are for the rows ``first`` … ``first + count`` of one block. A unit of a row is
-always the same thread's, so that arrays of rows need no barrier; ``room`` does, around each product. z[rows, G, n],
-z2[rows, P2, n], and the others [rows, n] lie in the flat ``room`` from the places of these names on, for this block's
-rows. ``driven``: with charges or changes dz, dz2 of the pre-activations.
+products are a library's. Every stage is a device function of the same arguments:
+
+    stage(y, new, first, count, sample, t, system, room, places, dz, dz2)
+
+for the rows ``first`` … ``first + count`` of one block, with ``system`` as :mod:`.steps` passes it to kernels. A unit
+of a row is always the same thread's, so that arrays of rows need no barrier; the flat ``room`` does, around each
+product. In it z[rows, G, n], z2[rows, P2, n] and a vector [rows, n] of this block begin at ``places``. ``driven``: with
+charges or changes dz, dz2 of the pre-activations.
 """
 
 import functools
@@ -15,17 +19,25 @@ cuda = _cuda.load()
 
 
 @functools.cache
-def adjoint_stages(dtype, driven):
-    """Device functions (before, between, after) of new[r] = y[r] J_t.
+def make(forward, dtype, driven):
+    """Device functions (before, between, after) of a step.
 
-    With W, W2 by rows: before; dq = z2 W2; between; dq = z W; after. The two in the middle are for P2 > 0.
+    Of new[r] = y[r] J_t, with W, W2 by rows: before; vector = z2 W2; between; vector = z W; after. Of new[r] = J_t y[r]
+    (``forward``), with transposed weights: before; z = vector W; between; z2 = vector W2; after. The two in the middle
+    are for P2 > 0, and ``between`` also for ``driven`` forward.
     """
+    return (_tangent if forward else _adjoint)(dtype, driven)
+
+
+def _adjoint(dtype, driven):
     zero = dtype.type(0)
 
     @_cuda.function
-    def before(y, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2):
-        update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
-        by_s, by_a, by_a2, in_s, in_a, by_e = masks
+    def before(y, new, first, count, sample, t, system, room, places, dz, dz2):
+        update_s, update_a, update_a2 = system[:3]
+        by_s, by_a, by_a2 = system[8:11]
+        G, P2 = system[14:16]
+        z, z2, _ = places
         S, n = y.shape[1], y.shape[2]
         P = update_a.shape[3] if driven else G
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
@@ -57,15 +69,17 @@ def adjoint_stages(dtype, driven):
                 new[row, c, i] = total
 
     @_cuda.function
-    def between(new, first, count, sample, t, factors, masks, room, z, dq, G, dz):
-        update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
-        by_s, by_a, by_a2, in_s, in_a, by_e = masks
+    def between(y, new, first, count, sample, t, system, room, places, dz, dz2):
+        inner_s, inner_a = system[3:5]
+        in_s, in_a = system[11:13]
+        G = system[14]
+        z, _, vector = places
         S, n = new.shape[1], new.shape[2]
-        P = update_a.shape[3] if driven else G
+        P = inner_a.shape[2] if driven else G
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             r, i = item // n, item % n
             row = first + r
-            b, received = sample[row], room[dq + item]
+            b, received = sample[row], room[vector + item]
             for p in range(P):
                 if in_a[p]:
                     more = received * inner_a[t, b, p, i]
@@ -78,12 +92,13 @@ def adjoint_stages(dtype, driven):
                     new[row, c, i] += received * inner_s[t, b, c, i]
 
     @_cuda.function
-    def after(new, first, count, sample, t, factors, masks, room, dq, emits_state):
-        emit_s, by_e = factors[5], masks[5]
+    def after(y, new, first, count, sample, t, system, room, places, dz, dz2):
+        emit_s, by_e, emits_state = system[5], system[13], system[16]
+        vector = places[2]
         S, n = new.shape[1], new.shape[2]
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             row, i = first + item // n, item % n
-            received = room[dq + item]
+            received = room[vector + item]
             if emits_state:
                 new[row, 0, i] += received
             else:
@@ -95,62 +110,60 @@ def adjoint_stages(dtype, driven):
     return before, between, after
 
 
-@functools.cache
-def tangent_stages(dtype, driven):
-    """Device functions (before, between, after) of new[r] = J_t v[r].
-
-    With transposed weights: before; z = sent W; between; z2 = sent W2; after. The two in the middle are for P2 > 0, and
-    ``between`` also for ``driven``.
-    """
+def _tangent(dtype, driven):
     zero = dtype.type(0)
 
     @_cuda.function
-    def before(v, first, count, sample, t, factors, masks, room, sent, emits_state):
-        emit_s, by_e = factors[5], masks[5]
-        S, n = v.shape[1], v.shape[2]
+    def before(y, new, first, count, sample, t, system, room, places, dz, dz2):
+        emit_s, by_e, emits_state = system[5], system[13], system[16]
+        vector = places[2]
+        S, n = y.shape[1], y.shape[2]
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             row, i = first + item // n, item % n
             if emits_state:
-                room[sent + item] = v[row, 0, i]
+                room[vector + item] = y[row, 0, i]
             else:
                 total = zero
                 for s in range(S):
                     if by_e[s]:
-                        total += v[row, s, i] * emit_s[t, sample[row], s, i]
-                room[sent + item] = total
+                        total += y[row, s, i] * emit_s[t, sample[row], s, i]
+                room[vector + item] = total
 
     @_cuda.function
-    def between(v, first, count, sample, t, factors, masks, room, sent, z, G, P2, dz):
-        update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
-        by_s, by_a, by_a2, in_s, in_a, by_e = masks
-        S, n, P = v.shape[1], v.shape[2], update_a.shape[3]
+    def between(y, new, first, count, sample, t, system, room, places, dz, dz2):
+        inner_s, inner_a = system[3:5]
+        in_s, in_a = system[11:13]
+        G, P2 = system[14:16]
+        z, _, vector = places
+        S, n, P = y.shape[1], y.shape[2], dz.shape[1] if driven else G
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             r, i = item // n, item % n
             row = first + r
             b = sample[row]
             if driven:
-                for p in range(P):
-                    if p < G:
-                        dz[row, p, i] += room[z + (r * G + p) * n + i]
-                        room[z + (r * G + p) * n + i] = dz[row, p, i]
+                for p in range(G):
+                    dz[row, p, i] += room[z + (r * G + p) * n + i]
+                    room[z + (r * G + p) * n + i] = dz[row, p, i]
             if P2 > 0:
                 total = zero
                 for s in range(S):
                     if in_s[s]:
-                        total += v[row, s, i] * inner_s[t, b, s, i]
+                        total += y[row, s, i] * inner_s[t, b, s, i]
                 for p in range(P):
                     if in_a[p]:
                         if p < G:
                             total += room[z + (r * G + p) * n + i] * inner_a[t, b, p, i]
                         elif driven:
                             total += dz[row, p, i] * inner_a[t, b, p, i]
-                room[sent + item] = total
+                room[vector + item] = total
 
     @_cuda.function
-    def after(v, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2):
-        update_s, update_a, update_a2, inner_s, inner_a, emit_s = factors
-        by_s, by_a, by_a2, in_s, in_a, by_e = masks
-        S, n, P = v.shape[1], v.shape[2], update_a.shape[3]
+    def after(y, new, first, count, sample, t, system, room, places, dz, dz2):
+        update_s, update_a, update_a2 = system[:3]
+        by_s, by_a, by_a2 = system[8:11]
+        G, P2 = system[14:16]
+        z, z2, _ = places
+        S, n, P = y.shape[1], y.shape[2], update_a.shape[3] if driven else G
         for item in range(cuda.threadIdx.x, count * n, cuda.blockDim.x):
             r, i = item // n, item % n
             row = first + r
@@ -163,7 +176,7 @@ def tangent_stages(dtype, driven):
                 total = zero
                 for s in range(S):
                     if by_s[c, s]:
-                        total += update_s[t, b, c, s, i] * v[row, s, i]
+                        total += update_s[t, b, c, s, i] * y[row, s, i]
                 for p in range(P):
                     if by_a[c, p]:
                         if p < G:

@@ -17,9 +17,8 @@ from typing import Any
 import numba
 
 from ... import _cuda
-from . import block, pieces
+from . import block, pieces, stages
 from .block import TILE
-from .stages import adjoint_stages, tangent_stages
 
 cuda = _cuda.load()
 
@@ -64,57 +63,57 @@ def dense(J):
 
 @functools.cache
 def _adjoint(dtype, driven):
-    """The scratch is z[rows, G, n], z2[rows, P2, n] and dq[rows, n]."""
+    """The scratch is z[rows, G, n], z2[rows, P2, n] and a vector [rows, n]."""
     multiply = block.product(dtype)
-    before, between, after = adjoint_stages(dtype, driven)
+    before, between, after = stages.make(False, dtype, driven)
 
     @_cuda.function
     def step(y, new, first, count, rows, sample, t, system, where, dz, dz2):
-        factors, masks = system[:6], system[8:14]
-        G, P2, emits_state = system[14], system[15], system[16]
+        G, P2 = system[14:16]
         room, z, (W, w0, W2, w20) = where
         n = y.shape[2]
         z2 = z + rows * G * n
-        dq = z2 + rows * P2 * n
-        before(y, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2)
+        vector = z2 + rows * P2 * n
+        places = (z, z2, vector)
+        before(y, new, first, count, sample, t, system, room, places, dz, dz2)
         cuda.syncthreads()
         if P2 > 0:
-            multiply(room, dq, n, room, z2, P2 * n, W2, w20, n, count, P2 * n, n)
+            multiply(room, vector, n, room, z2, P2 * n, W2, w20, n, count, P2 * n, n)
             cuda.syncthreads()
-            between(new, first, count, sample, t, factors, masks, room, z, dq, G, dz)
+            between(y, new, first, count, sample, t, system, room, places, dz, dz2)
             cuda.syncthreads()
-        multiply(room, dq, n, room, z, G * n, W, w0, n, count, G * n, n)
+        multiply(room, vector, n, room, z, G * n, W, w0, n, count, G * n, n)
         cuda.syncthreads()
-        after(new, first, count, sample, t, factors, masks, room, dq, emits_state)
+        after(y, new, first, count, sample, t, system, room, places, dz, dz2)
 
     return step
 
 
 @functools.cache
 def _tangent(dtype, driven):
-    """The scratch is e[rows, n], z[rows, G, n] and z2[rows, P2, n]; the weights are transposed."""
+    """The scratch is a vector [rows, n], z[rows, G, n] and z2[rows, P2, n]; the weights are transposed."""
     multiply = block.product(dtype)
-    before, between, after = tangent_stages(dtype, driven)
+    before, between, after = stages.make(True, dtype, driven)
 
     @_cuda.function
-    def step(v, new, first, count, rows, sample, t, system, where, dz, dz2):
-        factors, masks = system[:6], system[8:14]
-        G, P2, emits_state = system[14], system[15], system[16]
-        room, sent, (W, w0, W2, w20) = where
-        n = v.shape[2]
-        z = sent + rows * n
+    def step(y, new, first, count, rows, sample, t, system, where, dz, dz2):
+        G, P2 = system[14:16]
+        room, vector, (W, w0, W2, w20) = where
+        n = y.shape[2]
+        z = vector + rows * n
         z2 = z + rows * G * n
-        before(v, first, count, sample, t, factors, masks, room, sent, emits_state)
+        places = (z, z2, vector)
+        before(y, new, first, count, sample, t, system, room, places, dz, dz2)
         cuda.syncthreads()
-        multiply(room, z, G * n, room, sent, n, W, w0, G * n, count, n, G * n)
+        multiply(room, z, G * n, room, vector, n, W, w0, G * n, count, n, G * n)
         cuda.syncthreads()
         if driven or P2 > 0:
-            between(v, first, count, sample, t, factors, masks, room, sent, z, G, P2, dz)
+            between(y, new, first, count, sample, t, system, room, places, dz, dz2)
         if P2 > 0:
             cuda.syncthreads()
-            multiply(room, z2, P2 * n, room, sent, n, W2, w20, P2 * n, count, n, P2 * n)
+            multiply(room, z2, P2 * n, room, vector, n, W2, w20, P2 * n, count, n, P2 * n)
             cuda.syncthreads()
-        after(v, new, first, count, sample, t, factors, masks, room, z, z2, G, P2, dz, dz2)
+        after(y, new, first, count, sample, t, system, room, places, dz, dz2)
 
     return step
 
