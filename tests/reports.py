@@ -1,8 +1,10 @@
 """Small networks and inputs to report on."""
 
 import numpy as np
+import pytest
 
 import rnngrad as rg
+from rnngrad.report import painter
 
 ROOT = 0.957504024  # h = tanh(2 h)
 SLOPE = 2 * (1 - ROOT**2)
@@ -29,3 +31,11 @@ def shifted(weight):
 
 def held(T=60, B=1, value=0.3, m=1, dtype="float64"):
     return np.full((T, B, m), value, dtype)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_process():
+    """Reports of tests are short: a second process that draws would begin when they end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(painter, "num_threads", lambda: 1)
+        yield

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import CELLS
-from reports import network, sequence
+from reports import network, one_process, sequence  # noqa: F401
 
 import rnngrad as rg
 from rnngrad.analysis import words

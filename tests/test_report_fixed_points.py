@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from cases import CELLS
-from reports import ROOT, SLOPE, held, network, sequence, shifted, two_units
+from reports import ROOT, SLOPE, held, network, one_process, sequence, shifted, two_units  # noqa: F401
 from test_report import Page, leaves
 
 import rnngrad as rg

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reports import network, sequence
+from reports import network, one_process, sequence  # noqa: F401
 
 import rnngrad as rg
 from rnngrad.report import folder, page, report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,12 +126,3 @@ def _of_fixed_points(measured: Measured, name: str, suffix: str) -> list[Picture
                     )
                 )
     return drawn
-
-
-def write_all(listed: list[Picture], folder: Path, tick: Callable[[float], Any]) -> list[dict[str, Any]]:
-    """Write every figure."""
-    written = []
-    for i, picture in enumerate(listed):
-        written.append(picture.write(folder))
-        tick((i + 1) / len(listed))
-    return written

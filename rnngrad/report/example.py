@@ -17,6 +17,7 @@ from ..losses import Loss
 from ..training.sunspots import CYCLE, TrainedSunspots, train
 from . import drawing, page, summary
 from .measure import Measured, choose, measure
+from .painter import Painter
 from .progress import Plan, Progress
 from .results import Forecast, TrainingCurves, running_mean
 
@@ -36,34 +37,29 @@ _MARGIN = 0.02  # errors closer than this share are called equal
 
 def write(work: Path, backend: str, progress: Progress | None) -> None:
     """Train, measure, compare, and write the page into ``work``."""
-    stages = {f"training the {name}": weight for name, weight in zip(NETWORKS, (4.0, 6.0), strict=True)}
-    plan = Plan(
-        {**stages, **{f"analysing the {name}": 2.0 for name in NETWORKS}, "drawing": 5.0, "writing": 0.5}, progress
-    )
+    stages: dict[str, float] = {}
+    for name, weight in zip(NETWORKS, (4.0, 6.0), strict=True):
+        stages |= {f"training the {name}": weight, f"analysing the {name}": 2.0}
+    plan = Plan({**stages, "drawing": 3.0, "writing": 0.5}, progress)
     trained: dict[str, TrainedSunspots] = {}
-    for name, cell in NETWORKS.items():
-        stage = f"training the {name}"
-        plan(stage)
-        trained[name] = train(cell, progress=_training(plan, stage))
     results: dict[str, tuple[Measured, Trajectory, Loss]] = {}
-    for name, example in trained.items():
-        stage = f"analysing the {name}"
-        plan(stage)
-        traj = rollout(example.net, example.x, backend=backend)
-        loss = losses.squared_error(example.target)
-        settings = choose(traj, loss, wanted=CYCLE)
-        results[name] = (measure(traj, loss, settings, partial(plan, stage)), traj, loss)
-    comparison = _comparison({name: result[0] for name, result in results.items()})
-    forecast = _forecast(trained)
-    curves = _curves(trained)
-    plan("drawing")
-    listed = _pictures(comparison, forecast, curves)
-    groups = ["all"] * len(listed)
-    for name, (measured, _, _) in results.items():
-        own = drawing.pictures(measured, name, f"_{NETWORKS[name]}")
-        listed += own
-        groups += [name] * len(own)
-    figures = drawing.write_all(listed, work, lambda share: plan("drawing", share))
+    groups: list[str] = []
+    with Painter(work) as painter:
+        for name, cell in NETWORKS.items():
+            stage = f"training the {name}"
+            plan(stage)
+            trained[name] = train(cell, progress=_training(plan, stage))
+            stage = f"analysing the {name}"
+            plan(stage)
+            results[name] = _analysed(trained[name], backend, partial(plan, stage))
+            groups += [name] * painter.add(drawing.pictures(results[name][0], name, f"_{cell}"))
+        comparison = _comparison({name: result[0] for name, result in results.items()})
+        forecast = _forecast(trained)
+        groups += ["all"] * painter.add(_pictures(comparison, forecast, _curves(trained)))
+        plan("drawing")
+        figures = painter.finish(lambda share: plan("drawing", share))
+    listed = [{**figure, "group": group} for figure, group in zip(figures, groups, strict=True)]
+    listed.sort(key=lambda figure: figure["group"] != "all")  # what is about all of them comes first
     plan("writing")
     numbers = {name: summary.measured(m, traj, (traj.T, traj.B)) for name, (m, traj, _) in results.items()}
     page.write(
@@ -83,9 +79,17 @@ def write(work: Path, backend: str, progress: Progress | None) -> None:
             "source": {"data": "monthly mean sunspot numbers, 1749–1983"},
             "source_text": [_DATA],
         },
-        [{**figure, "group": group} for figure, group in zip(figures, groups, strict=True)],
+        listed,
     )
     plan.done()
+
+
+def _analysed(
+    example: TrainedSunspots, backend: str, tick: Callable[[float], Any]
+) -> tuple[Measured, Trajectory, Loss]:
+    traj = rollout(example.net, example.x, backend=backend)
+    loss = losses.squared_error(example.target)
+    return measure(traj, loss, choose(traj, loss, wanted=CYCLE), tick), traj, loss
 
 
 def _training(plan: Plan, stage: str) -> Callable[[int, int, float], None]:

@@ -15,6 +15,7 @@ from ..kernels import backend as find_backend
 from ..losses import Loss
 from . import drawing, folder, inputs, page, summary
 from .measure import Measured, choose, measure
+from .painter import Painter
 from .progress import Plan, Progress
 
 PROBE = (
@@ -129,16 +130,15 @@ def _write(
     traj.require_finite()
     parts = sections(traj, loss)
     measured: dict[str, Measured] = {}
-    listed: list[drawing.Picture] = []
     groups: list[str] = []
-    for i, (name, (part, part_loss)) in enumerate(parts.items()):
-        tick = _share(plan, "analysing", i, len(parts))
-        measured[name] = measure(part, part_loss, choose(part, part_loss, wanted=wanted), tick, held=held)
-        own = drawing.pictures(measured[name], name, f"_{i}" if len(parts) > 1 else "")
-        listed += own
-        groups += [name] * len(own)
-    plan("drawing")
-    figures = drawing.write_all(listed, work, lambda share: plan("drawing", share))
+    with Painter(work) as painter:
+        for i, (name, (part, part_loss)) in enumerate(parts.items()):
+            tick = _share(plan, "analysing", i, len(parts))
+            measured[name] = measure(part, part_loss, choose(part, part_loss, wanted=wanted), tick, held=held)
+            own = drawing.pictures(measured[name], name, f"_{i}" if len(parts) > 1 else "")
+            groups += [name] * painter.add(own)
+        plan("drawing")
+        figures = painter.finish(lambda share: plan("drawing", share))
     numbers = {name: summary.measured(measured[name], part, record) for name, (part, _) in parts.items()}
     last = list(measured.values())[-1]
     plan("writing")

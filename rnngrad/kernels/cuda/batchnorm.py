@@ -233,12 +233,12 @@ class _Kept(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """``count`` rows g[first + r, B, 2, n], whose results are kept at ``to`` + r."""
+    """``number`` rows g[first + r, B, 2, n], whose results are kept at ``to`` + r."""
 
     g: Any
     first: int
     to: int
-    count: int
+    number: int
 
 
 def _adjoint(cell, phi, out, rows, beside, kept, parameters, t, gh, coupled):
