@@ -37,6 +37,7 @@ from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
 from rnngrad.kernels.cuda import (
     batchnorm,
     chain,
+    covariant,
     frames,
     graded,
     jacobian,
@@ -81,6 +82,8 @@ ARGUMENTS = {
     "output_vjp": "f4 f3 f4 f4",
     "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
+    "covariant": "f3 f2 f4 f3 f4 f4 i3 i i f",
+    "covariant of float32": "f3 f2 r4 f3 r4 r4 i3 i i f",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "adjoint edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
     "adjoint between": f"f4 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
@@ -226,6 +229,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "graded product", "graded product", graded.make().body
         yield "live rows", "live rows", graded.make_live().body
+        for key in ("covariant", "covariant of float32"):  # coefficients are in no other
+            yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
         yield from user_kernels()

@@ -8,6 +8,7 @@ from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
+from .covariant import covariant_vectors
 from .curvature import curvature
 from .fixed_point import (
     adjoint_fixed_point,
@@ -45,6 +46,7 @@ __all__ = [
     "backprop",
     "chain_norms",
     "column_sums",
+    "covariant_vectors",
     "curvature",
     "dense",
     "dense_adjoint_fixed_point",

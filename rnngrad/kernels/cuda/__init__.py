@@ -13,6 +13,7 @@ from ..rotation import SWEEPS
 from .backprop import backprop
 from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
 from .chain import adjoint_chain, dense_chain, tangent_chain
+from .covariant import covariant_vectors
 from .curvature import curvature
 from .fixed_point import (
     adjoint_fixed_point,
@@ -53,6 +54,7 @@ __all__ = [
     "chain_norms",
     "column_sums",
     "contiguous",
+    "covariant_vectors",
     "curvature",
     "dense",
     "dense_adjoint_fixed_point",
