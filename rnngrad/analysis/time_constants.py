@@ -114,6 +114,7 @@ def time_constants(
     """
     if loss is not None and reach is not None:
         raise ValueError("loss and reach are given both; one of them says what the gradient's rate is of")
+    traj.require_host()
     if loss is not None:
         reach = gradient_reach(traj, loss)
     chain = singular_values(traj) if chain is None else chain

@@ -6,6 +6,7 @@ Ginelli et al. (2007): where J Q' = Q R, vectors V = Q C that J maps onto themse
 import math
 
 from .._jit import unit
+from .._math import log
 from .grading import lowered
 
 LN2 = math.log(2.0)
@@ -34,4 +35,4 @@ def carried_back(C, c, R, shifts):
     length = math.sqrt(square)
     for j in range(c + 1):
         C[j, c] /= length
-    return least * LN2 - math.log(length)
+    return least * LN2 - log(length)
