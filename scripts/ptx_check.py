@@ -47,6 +47,7 @@ from rnngrad.kernels.cuda import (
     resident,
     scaling,
     system,
+    unit_sums,
 )
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
@@ -64,6 +65,7 @@ from rnngrad.kernels.cuda.statistics import make_normalize, make_through
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.kernels.user import UserFunction
 from rnngrad.loss_terms import TERMS
+from rnngrad.unit_terms import LOG_MAGNITUDE
 
 _STATIC_SHARED = 48 * 1024
 
@@ -84,6 +86,8 @@ ARGUMENTS = {
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "covariant": "f3 f2 f4 f3 f4 f4 i3 i i f",
     "covariant of float32": "f3 f2 r4 f3 r4 r4 i3 i i f",
+    "unit sums": "f3 f4 i i i1 i f f f",
+    "unit sums of float32": "f3 r4 i i i1 i f f f",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "adjoint edge": f"f4 i2 f3 i1 i1 f4 f4 {_FACTORS} {_MASKS} f1 i i i b",
     "adjoint between": f"f4 i1 f4 {_FACTORS} {_MASKS} f1 i i i",
@@ -231,6 +235,9 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "live rows", "live rows", graded.make_live().body
         for key in ("covariant", "covariant of float32"):  # coefficients are in no other
             yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
+        for key in ("unit sums", "unit sums of float32"):  # float64 whatever the network's precision
+            for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE):
+                yield key, f"{key}, kind {kind}", unit_sums.make(kind).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
         yield from user_kernels()

@@ -15,9 +15,12 @@ from test_cuda_simulator import host, on, on_device, to_device
 
 import rnngrad as rg
 from rnngrad import _cuda
+from rnngrad._math import TANH
 from rnngrad.analysis import lyapunov
 from rnngrad.analysis.settling import settling
 from rnngrad.analysis.step_bounds import step_bounds
+from rnngrad.analysis.time_constants import leak_rates
+from rnngrad.unit_terms import log_magnitude
 
 if SIMULATED:
     from rnngrad.kernels.cuda import pieces
@@ -28,6 +31,16 @@ copied = test_cuda_simulator.copied  # bytes of each copy to the host, where Num
 @outside
 def test_in_the_simulator():
     session(__file__, seconds=1800)
+
+
+@pytest.fixture
+def frames(monkeypatch):
+    """The frames that exponents were measured with."""
+    seen, measure = [], lyapunov.measure_exponents
+    monkeypatch.setattr(
+        lyapunov, "measure_exponents", lambda of, start, *rest: seen.append(start.frames) or measure(of, start, *rest)
+    )
+    return seen
 
 
 def assert_equal(found, expected):
@@ -46,7 +59,7 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize(
     ("cell", "dtype"), [("vanilla", "float64"), ("lstm", "float32"), ("gru_delayed", "float64")], ids=str
 )
-def test_exponents_of_inputs_on_the_device(cell, dtype, copied, monkeypatch):
+def test_exponents_of_inputs_on_the_device(cell, dtype, copied, frames, monkeypatch):
     case = make_case(cell, n=2, T=72, B=2, dtype=dtype)
     k, options = 2, {"k": 2, "transient": 8}
     expected = rg.lyapunov_spectrum(case.net, case.x, case.s0, backend="cuda", **options)
@@ -54,7 +67,7 @@ def test_exponents_of_inputs_on_the_device(cell, dtype, copied, monkeypatch):
     found = rg.lyapunov_spectrum(case.net, to_device(case.x), to_device(case.s0), **options)
     assert_equal(found, expected)
     # a number for each of 16 blocks, and sample and direction; what became of each sample's frame, four
-    assert max(copied) <= 8 * 2 * max(16 * k, 4) < case.x.nbytes // 2
+    assert max(copied) <= 8 * 2 * max(16 * k, 4) < case.x.nbytes // 2 and _cuda.is_device_array(frames[-1])
     start = rg.lyapunov_spectrum(case.net, to_device(case.x), case.s0, **options)
     assert_equal(start, expected)
     monkeypatch.setattr(lyapunov, "_piece", lambda net, B: 20)
@@ -72,12 +85,12 @@ def test_a_random_start_is_that_of_inputs_on_the_host():
 
 @inside
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_exponents_along_trajectories_on_the_device(dtype, copied):
+def test_exponents_along_trajectories_on_the_device(dtype, copied, frames):
     case = make_case("lstm", n=2, T=72, B=2, dtype=dtype)
     traj, expected = on_device(case), lyapunov.lyapunov_along(on(case, "cuda"), 3, transient=8)
     copied.clear()
     assert_equal(lyapunov.lyapunov_along(traj, 3, transient=8), expected)
-    assert max(copied) <= 8 * 2 * 16 * 3 < rg.jacobians(traj).nbytes // 2
+    assert max(copied) <= 8 * 2 * 16 * 3 < rg.jacobians(traj).nbytes // 2 and _cuda.is_device_array(frames[-1])
 
 
 @inside
@@ -156,8 +169,8 @@ def test_coefficients_are_carried_back_in_pieces_and_by_any_threads(monkeypatch)
     Q = np.stack([orthonormalize(rng.standard_normal((B, k, N)), np.zeros((B, k), np.int64))[0] for _ in range(M + 1)])
     R = np.triu(rng.standard_normal((M, B, k, k))) + 3 * np.eye(k)
     shifts, C = rng.integers(-30, 30, (M, B, k)), np.triu(rng.standard_normal((B, k, k))) + 3 * np.eye(k)
-    halves, run = [], pieces.run
-    monkeypatch.setattr(pieces, "run", lambda launch, count, of, *rest: halves.append(of[4]) or run(launch, count, of, *rest))
+    calls, run = [], pieces.run
+    monkeypatch.setattr(pieces, "run", lambda *args: calls.append("") or run(*args))
     for states in (M + 1, 3):
         expected = covariant(C.copy(), Q, R, shifts, states, "cpu")
         results = [covariant(C.copy(), Q, R, shifts, states, "cuda")]
@@ -165,10 +178,10 @@ def test_coefficients_are_carried_back_in_pieces_and_by_any_threads(monkeypatch)
             monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
             results.append(covariant(C.copy(), Q, R, shifts, states, "cuda"))
         for free in (5000.0, 1700.0):  # two samples at once; half of the steps of one, and less
-            halves.clear()
+            calls.clear()
             monkeypatch.setattr(_cuda, "free_bytes", lambda free=free: free)
             results.append(covariant(C.copy(), Q, R, shifts, states, "cuda"))
-            assert (len(halves) > 1) == (free == 1700.0)
+            assert (len(calls) > 1) == (free == 1700.0)
         monkeypatch.setattr(_cuda, "free_bytes", lambda: np.inf)
         for found, truth in zip(zip(*results), expected):
             assert_close(found[0], truth, 1e-13)
@@ -201,6 +214,79 @@ def test_spectra_of_trajectories_on_the_device(cell, dtype, copied):
     assert max(copied) <= 8 * 2 * 4
 
 
+# ---------------------------------------------------------------- units
+
+
+@inside
+@pytest.mark.parametrize(
+    ("cell", "activation", "dtype"),
+    [
+        ("vanilla", "softplus", "float64"),
+        ("vanilla", "logistic", "float64"),
+        ("vanilla", "relu", "float32"),
+        ("continuous", "identity", "float64"),
+        ("lstm", "tanh", "float64"),
+        ("gru_delayed", "tanh", "float32"),
+    ],
+)
+def test_units_of_trajectories_on_the_device(cell, activation, dtype, copied):
+    case = make_case(cell, activation, n=3, T=30, B=3, lengths=[30, 17, 1], dtype=dtype, scale=2.0)
+    traj, expected, cpu = on_device(case), on(case, "cuda"), on(case, "cpu")
+    levels = {"low_level": 0.2, "high_level": 0.8, "value_level": 0.8}
+    copied.clear()
+    found, leaks = rg.saturation(traj, **levels), leak_rates(traj)
+    assert set(copied) <= {8 * 4 * 3}  # four numbers for each unit
+    assert_equal(found, rg.saturation(expected, **levels))
+    truth = rg.saturation(cpu, **levels)
+    for name in ("low", "high", "mean", "slope"):
+        np.testing.assert_allclose(getattr(found, name), getattr(truth, name), rtol=DTYPES[dtype], atol=DTYPES[dtype])
+    at_the_ends = {"identity": (False, False), "relu": (True, False), "softplus": (True, False)}
+    assert (truth.low.any(), truth.high.any()) == at_the_ends.get(activation, (True, True))
+    for name, rates in leak_rates(cpu).items():
+        np.testing.assert_array_equal(leaks[name], leak_rates(expected)[name])
+        np.testing.assert_allclose(leaks[name], rates, rtol=0, atol=100 * DTYPES[dtype])
+
+
+@inside
+def test_time_constants_along_trajectories_on_the_device(copied):
+    case = make_case("gru", n=2, T=12, B=2)
+    traj, expected = on_device(case), rg.time_constants(on(case, "cuda"))
+    copied.clear()
+    found = rg.time_constants(traj)
+    assert max(copied) <= 8 * 2 * 4
+    assert found.chain.rate == expected.chain.rate
+    np.testing.assert_array_equal(found.leak_rate, expected.leak_rate)
+    with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
+        rg.time_constants(traj, test_cuda_simulator.loss_of(case, on(case, "cpu")))
+
+
+@inside
+def test_sums_over_steps_in_pieces_and_by_any_threads(monkeypatch):
+    from rnngrad.kernels import cuda as kernels
+
+    rng, lengths = np.random.default_rng(0), np.array([50, 20, 41])
+    z = 2 * rng.standard_normal((50, 3, 2, 5))
+    arguments = (z, 1, 1, lengths, (0.2, 0.8, 0.8))
+    valid = (np.arange(50)[:, None] >= 1) & (np.arange(50)[:, None] < lengths)
+    value = np.tanh(z[:, :, 1][valid])
+    truth = np.stack([value < -0.8, value > 0.8, value, 1 - value**2]).sum(axis=1)
+    expected = kernels.unit_sums(TANH)(*arguments)
+    np.testing.assert_allclose(expected, truth, rtol=1e-13)
+    for threads in (1, 3):
+        monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+        np.testing.assert_array_equal(kernels.unit_sums(TANH)(*arguments), expected)
+    monkeypatch.setattr(_cuda, "free_bytes", lambda: 8.0 * (64 * 4 * 5 + 7 * z[0].size))
+    np.testing.assert_array_equal(kernels.unit_sums(TANH)(*arguments), expected)
+
+
+@inside
+def test_logarithms_of_zero_of_tiny_numbers_and_of_none():
+    for x in (0.0, 5e-324, 1e-310, -3e-5, 1.0, np.inf):
+        with np.errstate(divide="ignore"):
+            assert log_magnitude(np.float64(x)) == pytest.approx(np.log(np.abs(x)), rel=1e-15)
+    assert np.isnan(log_magnitude(np.float64(np.nan)))
+
+
 # ---------------------------------------------------------------- what is not computed there
 
 
@@ -209,7 +295,7 @@ def test_spectra_of_trajectories_on_the_device(cell, dtype, copied):
 def test_what_is_computed_from_arrays_on_the_host_names_them():
     case = make_case("vanilla", n=2, T=6, B=2)
     traj = on_device(case)
-    for ask in (rg.growth_bounds, rg.saturation, settling, rg.time_constants, step_bounds):
+    for ask in (rg.growth_bounds, settling, step_bounds):
         with pytest.raises(ValueError, match=r"traj lives on a GPU.*give traj.to_host\(\)"):
             ask(traj)
     x = to_device(case.x[0])

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import _checks
 from .._arrays import contiguous, placed_beside
@@ -49,8 +48,9 @@ def lyapunov_spectrum(
         Inputs; the exponents are those of the driven system, conditional on them. None: zero input. An array on a GPU
         (B given) stays there with all that is made of it; see the notes.
     s0 : array (B, S, n), (S, n) or (n,)
-        Initial state; (B, S, n) on a GPU, where x lies there. By default a random one: standard normal, for a System uniform in (0, 1); the zero state of a
-        network without biases is a fixed point, whose exponents say nothing of the attractor.
+        Initial state; (B, S, n) where it lies on a GPU, as x must then. By default a random one: standard normal, for a
+        System uniform in (0, 1); the zero state of a network without biases is a fixed point, whose exponents say
+        nothing of the attractor.
     steps : int
         Steps measured, after the transient; 10 000 by default. With x: all that follow the transient.
     k : int

@@ -21,8 +21,11 @@ from .steps import Steps
 class DeviceTrajectory(Steps):
     """States of a network along inputs that lie on the GPU.
 
-    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms) and :func:`rnngrad.bptt` take it and
-    give device arrays. For everything else there is :meth:`to_host`.
+    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms), :func:`rnngrad.bptt` and
+    :func:`rnngrad.covariant_vectors` take it and give device arrays. Statistics of it are NumPy arrays, whose few
+    numbers alone come to the host: Lyapunov exponents, :func:`rnngrad.singular_values`,
+    :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`, :func:`rnngrad.saturation` and
+    :func:`rnngrad.time_constants`. For everything else there is :meth:`to_host`.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Coefficients of covariant vectors in an orthonormal frame, one step back through its triangular factor; both backends.
+"""Coefficients of covariant vectors in a frame, one step back through its triangular factor, for both backends.
 
 Ginelli et al. (2007): where J Q' = Q R, vectors V = Q C that J maps onto themselves have C' = R^-1 C D, D diagonal.
 """

@@ -33,6 +33,7 @@ from .scaling import fold
 from .singular_values import graded_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
+from .unit_sums import unit_sums
 
 __all__ = [
     "CONVERGED",
@@ -76,6 +77,7 @@ __all__ = [
     "tangent_chain",
     "tangent_fixed_point",
     "tangent_frames",
+    "unit_sums",
     "update",
     "update_vjp",
 ]

@@ -37,6 +37,7 @@ from .scaling import fold, normalize
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
 from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
+from .unit_sums import unit_sums
 
 __all__ = [
     "CONVERGED",
@@ -93,6 +94,7 @@ __all__ = [
     "through_batch",
     "total",
     "unit_rows",
+    "unit_sums",
     "unsettled",
 ]
 

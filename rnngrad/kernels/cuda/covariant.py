@@ -14,6 +14,7 @@ cuda = _cuda.load()
 @functools.cache
 def make():
     """Kernel ``run(C, mean, vectors, logs, Q, R, shifts, states, steps, share)``; one for all dtypes."""
+
     @_cuda.Kernel
     def run(C, mean, vectors, logs, Q, R, shifts, states, steps, share):
         M, k, N = shifts.shape[0], Q.shape[2], Q.shape[3]
