@@ -47,7 +47,6 @@ from rnngrad.kernels.cuda import (
     resident,
     scaling,
     system,
-    unit_sums,
 )
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
@@ -62,6 +61,7 @@ from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.cuda.statistics import make_normalize, make_through
+from rnngrad.kernels.cuda.unit_sums import make as make_unit_sums
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.kernels.user import UserFunction
 from rnngrad.loss_terms import TERMS
@@ -237,7 +237,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
         for key in ("unit sums", "unit sums of float32"):  # float64 whatever the network's precision
             for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE):
-                yield key, f"{key}, kind {kind}", unit_sums.make(kind).body
+                yield key, f"{key}, kind {kind}", make_unit_sums(kind).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
         yield from user_kernels()
