@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _cuda
+
 FLOATS = (np.dtype("float64"), np.dtype("float32"))
 
 
@@ -30,7 +32,7 @@ def readable(name: str, value: Any) -> NDArray:
 
     Arrays on a GPU are refused, also those that would copy themselves to the host.
     """
-    if hasattr(value, "__cuda_array_interface__"):
+    if _cuda.is_device_array(value):
         raise ValueError(f"{name} lives on a GPU, and this is computed from arrays on the host; copy it there")
     try:
         return np.asarray(value)

@@ -37,6 +37,7 @@ from rnngrad.cells import CELLS, LSTM_SCALED, VARIANTS, Cell
 from rnngrad.kernels.cuda import (
     batchnorm,
     chain,
+    covariant,
     frames,
     graded,
     jacobian,
@@ -60,9 +61,11 @@ from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.cuda.statistics import make_normalize, make_through
+from rnngrad.kernels.cuda.unit_sums import make as make_unit_sums
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.kernels.user import UserFunction
 from rnngrad.loss_terms import TERMS
+from rnngrad.unit_terms import LOG_MAGNITUDE
 
 _STATIC_SHARED = 48 * 1024
 
@@ -81,6 +84,10 @@ ARGUMENTS = {
     "output_vjp": "f4 f3 f4 f4",
     "curvature": "f4 f4 f4 f4 f4 f4 f3 f3 f4 f4 f4 f4 f3 f3 i1 f4 i",
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
+    "covariant": "f3 f2 f4 f3 f4 f4 i3 i i f",
+    "covariant of float32": "f3 f2 r4 f3 r4 r4 i3 i i f",
+    "unit sums": "f3 f4 i i i1 i f f f",
+    "unit sums of float32": "f3 r4 i i i1 i f f f",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
     "chain edge": f"f4 i2 f3 i1 i1 f4 f4 ( {_SYSTEM['factored']} ) f1 i",
     "chain between": f"f4 f3 i1 f4 f4 ( {_SYSTEM['factored']} ) f1 i",
@@ -223,6 +230,11 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "graded product", "graded product", graded.make().body
         yield "live rows", "live rows", graded.make_live().body
+        for key in ("covariant", "covariant of float32"):  # coefficients are in no other
+            yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
+        for key in ("unit sums", "unit sums of float32"):  # float64 whatever the network's precision
+            for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE):
+                yield key, f"{key}, kind {kind}", make_unit_sums(kind).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
         yield from user_kernels()

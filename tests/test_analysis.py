@@ -22,7 +22,10 @@ from rnngrad.analysis import (
     time_constants,
     verdict,
 )
+from rnngrad.analysis.activations import ACTIVATIONS
+from rnngrad.kernels import backend as kernels
 from rnngrad.losses import last_step, squared_error
+from rnngrad.unit_terms import LOG_MAGNITUDE
 
 rng = np.random.default_rng(0)
 
@@ -195,6 +198,31 @@ def test_each_activation_has_its_own_flat_ends(activation):
     result = saturation.saturation(rg.rollout(net, np.array([-9.0, 0.1, 9.0])[:, None]))
     expected = {"logistic": (1, 1), "relu": (1, 0), "identity": (0, 0), "softplus": (1, 0)}[activation]
     np.testing.assert_allclose((3 * result.low[0, 0], 3 * result.high[0, 0]), expected)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "logistic", "relu", "identity", "softplus"])
+def test_shares_and_means_are_those_of_the_definition(activation):
+    case = make_case("vanilla", activation, n=3, T=90, B=3, lengths=[90, 41, 1])
+    found = saturation.saturation(case.traj, low_level=0.3, high_level=0.7, value_level=0.6)
+    valid = np.arange(90)[:, None] < case.ends
+    value, slope = ACTIVATIONS[activation](case.traj.a[:, :, 0][valid])
+    none = np.zeros_like(slope)
+    low, high = {
+        "tanh": (value < -0.6, value > 0.6),
+        "logistic": (value < 0.3, value > 0.7),
+        "identity": (none, none),
+    }.get(activation, (slope < 0.3, none))
+    for name, of in (("low", low), ("high", high), ("mean", value), ("slope", slope)):
+        np.testing.assert_allclose(getattr(found, name)[0], of.mean(axis=0), rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_mean_logarithms_of_zero_of_tiny_and_of_no_numbers(dtype):
+    info = np.finfo(dtype)
+    z = np.array([0.0, info.smallest_subnormal, 3 * info.tiny / 4, -3e-5, 1.0, info.max, np.inf, np.nan], dtype)
+    sums = kernels("cpu").unit_sums(LOG_MAGNITUDE)(z.reshape(1, 1, 1, -1), 0, 0, np.array([1]), (0.0, 0.0, 0.0))
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(sums[2], np.log(np.abs(z.astype(float))), rtol=1e-15)
 
 
 # ---------------------------------------------------------------- every result: plain data, files, figures

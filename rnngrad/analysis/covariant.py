@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _checks
-from .._blas import one_blas_thread
+from .. import _checks, _cuda
+from .._arrays import assign, empty_beside, on_host, placed_beside
 from .._results import Result
-from ..dynamics.frames import orthonormalize, random_frames
+from ..dynamics.device import is_on_device
+from ..dynamics.frames import LOST, covariant, orthonormalize, random_frames
 from ..dynamics.jacobian import local_jacobians
 from ..errors import SingularError
 
-_LN2 = float(np.log(2.0))
 _SEED = (0, 0x636C)
 
 
@@ -70,6 +70,36 @@ class CovariantVectors(Result):
         return np.arccos(np.minimum(cosine, 1.0))
 
 
+@dataclass(frozen=True)
+class DeviceCovariantVectors(CovariantVectors):
+    """Covariant vectors along a :class:`rnngrad.DeviceTrajectory`: all device arrays but ``times``.
+
+    They have ``__cuda_array_interface__``, so CuPy and PyTorch read them in place. Angles, files and figures are made
+    on the host, of a copy; for more than one of them take :meth:`to_host` once.
+    """
+
+    @property
+    def angles(self) -> NDArray[np.float64]:
+        """Angles between the lines of vectors i and j, on the host, of a copy; see :class:`CovariantVectors`."""
+        return self.to_host().angles
+
+    def angle_between(self, split: int) -> NDArray[np.float64]:
+        """Smallest angle between two spans, on the host, of a copy; see :class:`CovariantVectors`."""
+        return self.to_host().angle_between(split)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw a copy on the host."""
+        return self.to_host().plot(ax)
+
+    def to_host(self) -> CovariantVectors:
+        """The same as NumPy arrays: everything is copied."""
+        parts = (on_host(array) for array in (self.vectors, self.log_growth, self.exponents))
+        return CovariantVectors(self.times, *parts)
+
+    def _saved(self) -> list[tuple[str, Any]]:
+        return self.to_host()._saved()
+
+
 def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = None) -> CovariantVectors:
     """Covariant Lyapunov vectors by a forward and a backward pass (Ginelli et al. 2007).
 
@@ -78,7 +108,7 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
         T steps on the attractor; give ``rollout`` a transient first.
     k : int
         Leading vectors wanted, 1…N; all by default.
@@ -87,8 +117,9 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
 
     Returns
     -------
-    CovariantVectors
-        For the T - 2 settle steps between.
+    CovariantVectors or DeviceCovariantVectors
+        For the T - 2 settle steps between. Of a DeviceTrajectory, device arrays; a number for each sample and step,
+        whether a direction was lost, comes to the host.
 
     Raises
     ------
@@ -102,58 +133,46 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
     Two exponents closer than 1/settle are not told apart: their vectors are then some pair in the same plane. Memory
     is T B k (N + k) numbers.
     """
-    traj.require_host()
-    N, T, B = traj.net.N, traj.T, traj.B
+    T, B, N = traj.T, traj.B, traj.net.N
     k = N if k is None else _checks.integer("k", k, 1, N)
     if (traj.lengths < T).any():
         raise ValueError(f"traj has lengths {traj.lengths.tolist()}; covariant vectors need sequences of equal length")
     if settle is None and T < 4:
         raise ValueError(f"traj has {T} step{'s' * (T > 1)}; with fewer than 4 no vector settles")
     settle = _checks.integer("settle", T // 4 if settle is None else settle, 0, (T - 1) // 2)
-    Q, R, exponent = _forward(traj, k, settle)
-    window = slice(0, T - 2 * settle + 1)
+    jacobians = local_jacobians(traj)
+    Q, R, exponent = _forward(traj, jacobians, k, settle)
     C = np.triu(np.random.default_rng((*_SEED, 1)).standard_normal((B, k, k))) + 4 * np.eye(k)
     C /= np.linalg.norm(C, axis=1, keepdims=True)
-    vectors = np.empty((window.stop, B, k, N), traj.net.dtype)
-    log_growth = np.empty((window.stop - 1, B, k))
-    for i in range(len(R), -1, -1):  # C belongs to the i-th state kept
-        if i < window.stop:
-            vectors[i] = np.einsum("bjc,bjn->bcn", C, Q[i])
-        if i == 0:
-            break
-        top = exponent[i - 1].max(axis=-1)
-        with one_blas_thread():
-            C = np.linalg.solve(R[i - 1].astype(np.float64), C)
-        C = np.ldexp(C, (top[:, None] - exponent[i - 1])[..., None].astype(np.int32))
-        length = np.linalg.norm(C, axis=1, keepdims=True)
-        C /= length
-        if i <= window.stop - 1:
-            log_growth[i - 1] = top[:, None] * _LN2 - np.log(length[:, 0])
     times = np.arange(settle, T - settle + 1)
-    exponents = log_growth.mean(axis=0) if len(log_growth) else np.full((B, k), np.nan)
-    return CovariantVectors(times, vectors, log_growth, exponents)
+    parts = covariant(placed_beside(traj.x, C), Q, R, exponent, len(times), jacobians.backend)
+    if is_on_device(traj):  # whoever reads them in place is told of no stream to wait for
+        _cuda.synchronize()
+        return DeviceCovariantVectors(times, *parts)
+    return CovariantVectors(times, *parts)
 
 
-def _forward(traj: Any, k: int, settle: int) -> tuple[NDArray, NDArray, NDArray]:
+def _forward(traj: Any, jacobians: Any, k: int, settle: int) -> tuple[NDArray, NDArray, NDArray]:
     """Q (T-settle+1, B, k, N) from step ``settle`` on, R (T-settle, B, k, k) and the exponents of its columns."""
-    net, T, B = traj.net, traj.T, traj.B
-    jacobians, (S, n) = local_jacobians(traj), net.state_shape
-    frames = random_frames(B, k, (S, n), net.dtype, np.random.default_rng(_SEED)).reshape(B, k, net.N)
-    sample, none = np.repeat(np.arange(B), k), np.zeros(B * k, np.int64)
-    Q = np.empty((T - settle + 1, B, k, net.N), net.dtype)
-    R, exponent = np.empty((T - settle, B, k, k), net.dtype), np.empty((T - settle, B, k), np.int64)
-    Q[0] = frames
+    net, T, B, x = traj.net, traj.T, traj.B, traj.x
+    (S, n), backend = net.state_shape, jacobians.backend
+    frames = placed_beside(x, random_frames(B, k, (S, n), net.dtype, np.random.default_rng(_SEED)).reshape(B, k, net.N))
+    sample, none = placed_beside(x, np.repeat(np.arange(B), k)), placed_beside(x, np.zeros(B * k, np.int64))
+    M = T - settle
+    Q, R = empty_beside(x, (M + 1, B, k, net.N), net.dtype), empty_beside(x, (M, B, k, k), net.dtype)
+    exponent = empty_beside(x, (M, B, k), np.int64)
+    assign(Q[0], frames)
     for t in range(T):
         rows, e = jacobians.tangent(frames.reshape(B * k, S, n), none, sample, t, 1)
-        frames, factor, shift, _ = orthonormalize(rows[0].reshape(B, k, net.N), e[0].reshape(B, k), jacobians.backend)
-        if t < settle:
-            Q[0] = frames
-            continue
+        frames, factor, shift, stretch = orthonormalize(rows[0].reshape(B, k, net.N), e[0].reshape(B, k), backend)
         i = t - settle
-        Q[i + 1], R[i], exponent[i] = frames, factor, shift
-        lost = np.diagonal(factor, axis1=1, axis2=2) == 0
-        if lost.any():
-            b, c = np.argwhere(lost)[0]
+        assign(Q[max(i + 1, 0)], frames)
+        if i < 0:
+            continue
+        assign(R[i], factor)
+        assign(exponent[i], shift)
+        if (stretch >= LOST).any():
+            b, c = np.argwhere(np.diagonal(on_host(factor), axis1=1, axis2=2) == 0)[0]
             raise SingularError(
                 f"the Jacobian of step {t + 1} maps covariant direction {c} of sample {b} to zero; ask for k <= {c}"
             )

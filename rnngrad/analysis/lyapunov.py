@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import _checks
+from .._arrays import contiguous, placed_beside
 from ..dynamics.frames import Carried, random_frames
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import initial_state, rollout
+from ..dynamics.rollout import initial_state, rollout, sequence
 from ..dynamics.system import DenseJacobians, System
 from ..network import Network
 from ..stack import Stack
@@ -45,10 +45,12 @@ def lyapunov_spectrum(
     ----------
     net : Network, Stack or System
     x : array (T, B, m) or (T, m)
-        Inputs; the exponents are those of the driven system, conditional on them. None: zero input.
+        Inputs; the exponents are those of the driven system, conditional on them. None: zero input. An array on a GPU
+        (B given) stays there with all that is made of it; see the notes.
     s0 : array (B, S, n), (S, n) or (n,)
-        Initial state. By default a random one: standard normal, for a System uniform in (0, 1); the zero state of a
-        network without biases is a fixed point, whose exponents say nothing of the attractor.
+        Initial state; (B, S, n) where it lies on a GPU, as x must then. By default a random one: standard normal, for a
+        System uniform in (0, 1); the zero state of a network without biases is a fixed point, whose exponents say
+        nothing of the attractor.
     steps : int
         Steps measured, after the transient; 10 000 by default. With x: all that follow the transient.
     k : int
@@ -86,6 +88,9 @@ def lyapunov_spectrum(
     another. Memory is bounded: the trajectory is computed, used and forgotten in pieces of 64 MB. The frame is carried
     in float64 whatever the network's precision: float32 cannot resolve the directions that one step of a chaotic
     network contracts.
+
+    Of inputs on a GPU the trajectory, its Jacobians and the frames stay there. What comes to the host is what the
+    result, NumPy arrays, is made of: a number for each direction and block of steps, of about 256 blocks.
     """
     if not isinstance(net, (Network, Stack, System)):
         raise ValueError(f"net is {type(net).__name__}; it must be a Network, a Stack or a System")
@@ -94,17 +99,18 @@ def lyapunov_spectrum(
     if x is not None:
         if steps is not None:
             raise ValueError(f"steps is {steps} beside x; the steps of x that follow the transient are measured")
-        x = _checks.sequence("x", x, net.m, net.dtype)
-        total = len(x)
+        x = sequence(net, x, backend)
+        total = x.shape[0]
         transient = _transient(transient, total, total)
         steps = total - transient
     else:
         steps = _checks.integer("steps", _STEPS if steps is None else steps, FEWEST)
         transient = _transient(transient, steps, None)
     state = _start(net, x, s0, samples, rng)
+    B = state.shape[0]
     pieces = _trajectory(net, x, state, transient + steps, backend)
-    start = Carried.start(random_frames(len(state), k, net.state_shape, np.float64, rng))
-    return measure_exponents(pieces, start, steps, transient, net.N, _piece(net, len(state)), progress)
+    start = Carried.start(placed_beside(x, random_frames(B, k, net.state_shape, np.float64, rng)))
+    return measure_exponents(pieces, start, steps, transient, net.N, _piece(net, B), progress)
 
 
 def lyapunov_of(
@@ -156,9 +162,9 @@ def lyapunov_along(
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
     k, transient, seed
-        As for :func:`lyapunov_spectrum` with an input of T steps.
+        As for :func:`lyapunov_spectrum` with an input of T steps, or with one on a GPU.
 
     Returns
     -------
@@ -169,13 +175,13 @@ def lyapunov_along(
     ValueError
         An argument is out of range, T < 16, or sequences differ in length.
     """
-    traj.require_host()
     net, T = traj.net, traj.T
     if (traj.lengths < T).any():
         raise ValueError(f"traj has lengths {traj.lengths.tolist()}; exponents need sequences of equal length")
     k = net.N if k is None else _checks.integer("k", k, 1, net.N)
     transient = _transient(transient, T, T)
-    start = Carried.start(random_frames(traj.B, k, net.state_shape, np.float64, _generator(seed)))
+    frames = random_frames(traj.B, k, net.state_shape, np.float64, _generator(seed))
+    start = Carried.start(placed_beside(traj.x, frames))
     pieces = ((local_jacobians(one).in_float64(), T) for one in [traj])
     return measure_exponents(pieces, start, T - transient, transient, net.N, T, None)
 
@@ -201,8 +207,8 @@ def _transient(given: int | None, steps: int, total: int | None) -> int:
     return min(wanted, room) if total is not None else wanted
 
 
-def _start(net: Any, x: Any, s0: Any, samples: int | None, rng: np.random.Generator) -> NDArray:
-    """Initial states (B, S, n)."""
+def _start(net: Any, x: Any, s0: Any, samples: int | None, rng: np.random.Generator) -> Any:
+    """Initial states (B, S, n), where x lies."""
     batched = s0 is not None and np.ndim(s0) == 3
     B = x.shape[1] if x is not None else len(s0) if batched else 1
     if samples is not None:
@@ -210,10 +216,10 @@ def _start(net: Any, x: Any, s0: Any, samples: int | None, rng: np.random.Genera
             raise ValueError(f"samples is {samples}, but {'x' if x is not None else 's0'} has {B}")
         B = _checks.integer("samples", samples, 1)
     if s0 is not None:
-        return initial_state(net, s0, B)
+        return initial_state(net, s0, B, beside=x)
     shape = (B, *net.state_shape)
     drawn = rng.random(shape) if isinstance(net, System) else rng.standard_normal(shape)
-    return drawn.astype(net.dtype)
+    return placed_beside(x, drawn.astype(net.dtype))
 
 
 def _piece(net: Any, B: int) -> int:
@@ -222,12 +228,13 @@ def _piece(net: Any, B: int) -> int:
     return max(1, _PIECE // (B * numbers * net.dtype.itemsize))
 
 
-def _trajectory(net: Any, x: Any, state: NDArray, total: int, backend: str) -> Iterator[tuple[Any, int]]:
+def _trajectory(net: Any, x: Any, state: Any, total: int, backend: str) -> Iterator[tuple[Any, int]]:
     """(local Jacobians, number of steps) piece by piece."""
-    piece, done = _piece(net, len(state)), 0
+    B = state.shape[0]
+    piece, done = _piece(net, B), 0
     while done < total:
         count = min(piece, total - done)
-        part = np.zeros((count, len(state), net.m), net.dtype) if x is None else x[done : done + count]
+        part = np.zeros((count, B, net.m), net.dtype) if x is None else x[done : done + count]
         traj = rollout(net, part, s0=state, backend=backend)
         if (traj.diverged >= 0).any():
             b = int(np.argmax(traj.diverged >= 0))
@@ -236,4 +243,4 @@ def _trajectory(net: Any, x: Any, state: NDArray, total: int, backend: str) -> I
                 "counted; take fewer steps, or scale the recurrent weights down"
             )
         yield local_jacobians(traj).in_float64(), count
-        state, done = np.ascontiguousarray(traj.states[-1]).reshape(state.shape), done + count
+        state, done = contiguous(traj.states[count]).reshape(state.shape), done + count

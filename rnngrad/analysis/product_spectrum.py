@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from .._arrays import on_host, placed_beside
 from .._blas import one_blas_thread
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
@@ -67,7 +68,9 @@ def product_spectrum(traj: Any, *, time: int | None = None, lags: Any = None, sa
 
     Parameters
     ----------
-    traj : Trajectory, or StackTrajectory of a forward stack
+    traj : Trajectory, DeviceTrajectory, or StackTrajectory of a forward stack
+        Of one on a GPU the product stays there; single N x N matrices, J_t and the products at the lags, come to the
+        host, where their eigenvalues are found.
     time : int
         t in 1…T; the last step by default.
     lags : integers (L,)
@@ -91,13 +94,13 @@ def product_spectrum(traj: Any, *, time: int | None = None, lags: Any = None, sa
     that spread over many orders of magnitude the small ones are out of reach of any product (their number shrinks
     as the lag grows), and read NaN.
     """
-    traj.require_host()
     sample = int(steps("sample", sample, 0, traj.B - 1)[0])
     time = int(steps("time", traj.T if time is None else time, 1, traj.T)[0])
     lags = log_spaced(time, 13)[1:] if lags is None else np.unique(steps("lags", lags, 1, time))
     jacobians, N = local_jacobians(traj), traj.net.N
-    rows = np.eye(N, dtype=traj.net.dtype).reshape(N, *traj.net.state_shape)
-    exponent, samples, at = np.zeros(N, np.int64), np.full(N, sample), time
+    eye, none = np.eye(N, dtype=traj.net.dtype).reshape(N, *traj.net.state_shape), np.zeros(N, np.int64)
+    rows, exponent, samples = (placed_beside(traj.x, array) for array in (eye, none, np.full(N, sample)))
+    at = time
     found, log_radius, log_scale = [], [], []
     total = 0.0
     for lag in lags:
@@ -107,7 +110,7 @@ def product_spectrum(traj: Any, *, time: int | None = None, lags: Any = None, sa
                 total += _log_frobenius(dense_at(jacobians, traj, t, sample))
             out, exponents = jacobians.adjoint(rows, exponent, samples, at, count)
             rows, exponent, at = out[0], exponents[0], at - count  # the earliest step comes first
-        matrix, top = ScaledMatrices(rows.reshape(N, N), exponent, -2).common()
+        matrix, top = ScaledMatrices(on_host(rows).reshape(N, N), on_host(exponent), -2).common()
         found.append(_eigenvalues(matrix.astype(np.float64), float(np.finfo(traj.net.dtype).eps)))
         log_radius.append(total)
         log_scale.append(float(top) * np.log(2.0))

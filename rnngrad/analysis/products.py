@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._arrays import on_host, placed_beside
 from .._results import Result
 from ..dynamics.chain import JacobianChain
 from ..dynamics.graded import graded_products
@@ -48,7 +50,8 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory or DeviceTrajectory
+        Of one on a GPU the products stay there, and N numbers for each sample, time and lag come to the host.
     times : integers (R,)
         Reference steps in 1…T; the last step by default.
     lags : integers (L,)
@@ -68,15 +71,14 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
     Costs, per reference step, some 4 max(lags) products of N x N matrices and L decompositions; see
     :meth:`rnngrad.JacobianChain.log_singular_values`.
     """
-    traj.require_host()
     times = steps("times", [traj.T] if times is None else times, 1, traj.T)
     lags = log_spaced(int(times.max()), 24) if lags is None else np.unique(steps("lags", lags, 0, traj.T))
-    chain = JacobianChain(traj)
+    chain, place = JacobianChain(traj), functools.partial(placed_beside, traj.x)
     out = np.full((traj.B, len(times), len(lags), chain.N), np.nan)
     for r, t in enumerate(times):
         kept = lags[lags <= t]
-        for i, product in enumerate(graded_products(chain.jacobians, traj.B, traj.net, int(t), kept)):
-            out[:, r, i] = product.log_singular_values(chain.jacobians.backend)
+        for i, product in enumerate(graded_products(chain.jacobians, traj.B, traj.net, int(t), kept, place)):
+            out[:, r, i] = on_host(product.log_singular_values(chain.jacobians.backend))
     return SingularValues(times, lags, out)
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .. import _checks
 from .._results import Result
 from ..dynamics.rollout import Trajectory
+from ..dynamics.unit_means import activation_means
 from ..network import Network
-from .activations import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def saturation(
 
     Parameters
     ----------
-    traj : Trajectory
-        Of a :class:`Network`.
+    traj : Trajectory or DeviceTrajectory
+        Of a :class:`Network`. The result is on the host: four numbers for each unit and gate are all that comes there.
     low_level, high_level, value_level : float
         Levels in (0, 1).
 
@@ -80,42 +80,28 @@ def saturation(
     ValueError
         A level is out of range, or the trajectory belongs to a user's system.
     """
-    traj.require_host()
     if not isinstance(traj.net, Network):
         raise ValueError("saturation needs a Network: a user's system declares no gates or activations")
     for name, level in (("low_level", low_level), ("high_level", high_level), ("value_level", value_level)):
         _checks.number(name, level, 0.0, 1.0, open_low=True)
-    valid = np.arange(traj.T)[:, None] < traj.lengths
     rows = []
-    for name, kind, z in pre_activations(traj):
+    for name, kind, z, column in pre_activations(traj):
         activation = "logistic" if kind == "gate" else traj.net.activation
-        value, slope = ACTIVATIONS[activation](z[valid].astype(np.float64))  # (steps of all samples, n)
-        low, high = _ends(activation, value, slope, low_level, high_level, value_level)
-        rows.append((name, kind, *(part.mean(axis=0) for part in (low, high, value, slope))))
+        means = activation_means(traj, z, column, activation, (low_level, high_level, value_level))
+        rows.append((name, kind, *means))
     names, kinds, *parts = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
     low, high, mean, slope = (np.array(part).reshape(len(names), traj.net.n) for part in parts)
     return Saturation(names, kinds, low, high, mean, slope, low_level, high_level, value_level)
 
 
-def pre_activations(traj: Trajectory) -> list[tuple[str, str, NDArray]]:
-    """(name, kind, z (T, B, n)) of every gate and value; ``phi`` or the logistic function of z is what it is worth."""
+def pre_activations(traj: Trajectory) -> list[tuple[str, str, NDArray, int]]:
+    """(name, kind, z (T, B, C, n), column) of every gate and value: where they lie among pre-activations or states.
+
+    ``phi`` or the logistic function of z is what they are worth.
+    """
     cell = traj.net.cell
     if not cell.outputs_state:  # the state itself is the pre-activation: h = phi(s)
-        return [("h", "value", traj.states[1:, :, 0])]
-    first = [(cell.gates[i], kind, traj.a[:, :, i]) for i, kind in enumerate(cell.gate_kinds)]
-    second = [(cell.gates2[i], kind, traj.a2[:, :, i]) for i, kind in enumerate(cell.gate_kinds2)]
+        return [("h", "value", traj.states[1:], 0)]
+    first = [(cell.gates[i], kind, traj.a, i) for i, kind in enumerate(cell.gate_kinds)]
+    second = [(cell.gates2[i], kind, traj.a2, i) for i, kind in enumerate(cell.gate_kinds2)]
     return [row for row in first + second if row[1] != "part"]
-
-
-def _ends(
-    activation: str, value: NDArray, slope: NDArray, low: float, high: float, level: float
-) -> tuple[NDArray, NDArray]:
-    """Where the lower and where the upper end is reached."""
-    if activation == "tanh":
-        return value < -level, value > level
-    if activation == "logistic":
-        return value < low, value > high
-    never = np.zeros(value.shape, dtype=bool)
-    if activation == "identity":
-        return never, never
-    return slope < low, never  # relu, softplus

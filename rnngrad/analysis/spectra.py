@@ -74,7 +74,8 @@ def jacobian_spectrum(traj: Trajectory, *, times: Any = None, sample: int = 0) -
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory or DeviceTrajectory
+        Of one on a GPU the K matrices alone come to the host, where they are decomposed.
     times : integers (K,)
         Steps in 1…T; four spread evenly by default, the last step among them.
     sample : int
@@ -85,7 +86,6 @@ def jacobian_spectrum(traj: Trajectory, *, times: Any = None, sample: int = 0) -
     ValueError
         A step or the sample is out of range.
     """
-    traj.require_host()
     sample = int(steps("sample", sample, 0, traj.B - 1)[0])
     times = spaced(max(1, traj.T // 4), traj.T, 4) if times is None else steps("times", times, 1, traj.T)
     jacobians = local_jacobians(traj)
@@ -94,7 +94,7 @@ def jacobian_spectrum(traj: Trajectory, *, times: Any = None, sample: int = 0) -
 
 
 def dense_at(jacobians: Any, traj: Trajectory, t: int, sample: int) -> NDArray:
-    """J_t of one sample, (N, N), without making the others dense."""
+    """J_t of one sample, (N, N) on the host, without making the others dense."""
     net, N = traj.net, traj.net.N
     rows = np.eye(N, dtype=net.dtype).reshape(N, *net.state_shape)
     out, exponents = jacobians.adjoint(rows, np.zeros(N, np.int64), np.full(N, sample), t, 1)

@@ -79,6 +79,7 @@ def step_bounds(traj: Trajectory) -> StepBounds:
     ValueError
         The trajectory is not finite.
     """
+    traj.require_host()
     net, shape = traj.net, (traj.T, traj.B)
     ended = np.arange(traj.T)[:, None] >= traj.lengths
     if not isinstance(net, Network):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
 from ..dynamics.stack import StackTrajectory
+from ..dynamics.unit_means import log_magnitude_means
 from ..losses import Loss
 from ..network import Network
 from ..stack import DIRECTIONS
@@ -95,9 +96,9 @@ def time_constants(
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
     loss : Loss
-        For the gradient's rate, from all reference steps and lags.
+        For the gradient's rate, from all reference steps and lags; not along a DeviceTrajectory.
     reach : GradientReach
         In place of a loss: from :func:`rnngrad.gradient_reach`, say at fewer steps.
     chain : SingularValues
@@ -136,15 +137,13 @@ def leak_rates(traj: Any) -> dict[str, NDArray[np.float64]]:
     leaky = [s for s in range(cell.n_states) if cell.update_by_state[s][s]]
     if not leaky:
         return {}
-    partials = local_jacobians(traj).update_s
-    valid = np.arange(traj.T)[:, None] < traj.lengths
+    S, partials = cell.n_states, local_jacobians(traj).update_s
+    diagonals = partials.reshape(traj.T, traj.B, S * S, traj.net.n)
     out = {}
     for s in leaky:
-        counted = valid
-        if sum(map(bool, cell.update_by_state[s])) > 1 and valid[1:].any():  # the factor is a state, at first s_0's
-            counted = valid & (np.arange(traj.T) > 0)[:, None]
-        with np.errstate(divide="ignore"):
-            out[cell.states[s]] = np.log(np.abs(partials[:, :, s, s][counted].astype(np.float64))).mean(axis=0)
+        later = sum(map(bool, cell.update_by_state[s])) > 1 and traj.lengths.max() > 1
+        first = int(later)  # without step 0 where the factor is a state, at first s_0's
+        out[cell.states[s]] = log_magnitude_means(traj, diagonals, s * S + s, first)
     return out
 
 

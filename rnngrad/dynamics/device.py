@@ -21,8 +21,11 @@ from .steps import Steps
 class DeviceTrajectory(Steps):
     """States of a network along inputs that lie on the GPU.
 
-    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms) and :func:`rnngrad.bptt` take it and
-    give device arrays. For everything else there is :meth:`to_host`.
+    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms), :func:`rnngrad.bptt` and
+    :func:`rnngrad.covariant_vectors` take it and give device arrays. Statistics of it are NumPy arrays, whose few
+    numbers alone come to the host: Lyapunov exponents, :func:`rnngrad.singular_values`,
+    :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`, :func:`rnngrad.saturation` and
+    :func:`rnngrad.time_constants`. For everything else there is :meth:`to_host`.
 
     Attributes
     ----------
@@ -72,28 +75,28 @@ def is_on_device(traj: Any) -> bool:
     return isinstance(traj, DeviceTrajectory)
 
 
+def device_inputs(net: Any, x: Any, backend: str) -> Any:
+    """Inputs (T, B, m) that lie on the GPU, checked there."""
+    if backend == "cpu":
+        raise ValueError("x lives on a GPU, and backend is 'cpu'; copy x to the host, or use backend='cuda'")
+    find_backend("cuda")  # which says what is missing
+    if not isinstance(net, Network):
+        raise ValueError(f"x lives on a GPU, and net is a {type(net).__name__}; on a GPU it must be a Network")
+    return device_array("x", x, ("T", "B", net.m), net.dtype)
+
+
 def device_rollout(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> DeviceTrajectory:
     """The rollout of :func:`rnngrad.rollout` for inputs that lie on the GPU."""
     from .rollout import initial_state, input_runs, tile_rows
 
-    if backend == "cpu":
-        raise ValueError("x lives on a GPU, and backend is 'cpu'; copy x to the host, or use backend='cuda'")
-    kernels = find_backend("cuda")
-    if not isinstance(net, Network):
-        raise ValueError(f"x lives on a GPU, and net is a {type(net).__name__}; on a GPU it must be a Network")
-    x = device_array("x", x, ("T", "B", net.m), net.dtype)
+    x, kernels = device_inputs(net, x, backend), find_backend("cuda")
     T, B, _ = x.shape
     n, dtype, cell = net.n, net.dtype, net.cell
     lengths = _checks.lengths(lengths, T, B)
     if lengths.min() < T:
         x = kernels.contiguous(x, lengths)  # with zeros for padding, as on the host
-    start = (
-        device_array("s0", s0, (B, net.S, n), dtype)
-        if _cuda.is_device_array(s0)
-        else _cuda.upload(np.ascontiguousarray(initial_state(net, s0, B)))
-    )
     states = _cuda.empty((T + 1, B, net.S, n), dtype)
-    states[0].copy_to_device(start)
+    states[0].copy_to_device(initial_state(net, s0, B, beside=x))
     a, a2 = (_cuda.empty((T, B, len(gates), n), dtype) for gates in (cell.gates, cell.gates2))
     emitted, inner = (_cuda.empty((T if has else 0, B, n), dtype) for has in (not cell.emits_state, cell.two_stage))
     flat = x.reshape(T * B, net.m)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import copied, empty_beside
+from .._arrays import copied, empty_beside, zeros_beside
 from ..kernels import backend as find_backend
 
 _LN2 = float(np.log(2.0))
@@ -29,7 +29,8 @@ class Carried:
     Attributes
     ----------
     frames : ndarray (B, k, S, n)
-        Orthonormal vectors; changed in place by :func:`carry`.
+        Orthonormal vectors, which lie where the Jacobians do; changed in place by :func:`carry`. The rest is on the
+        host.
     interval : ndarray (B,)
         Steps until the next QR.
     lost_at : ndarray (B,)
@@ -49,7 +50,7 @@ class Carried:
     @classmethod
     def start(cls, frames: NDArray) -> Carried:
         """Frames that have not moved yet."""
-        B = len(frames)
+        B = frames.shape[0]
         zero = np.zeros(B, np.int64)
         return cls(frames, np.ones(B, np.int64), np.full(B, -1), zero, np.zeros(B))
 
@@ -140,6 +141,30 @@ def orthonormalize(Y: NDArray, exponents: NDArray, backend: str = "auto") -> tup
     stretch = np.zeros(B, np.int64)
     find_backend(backend).orthonormalize(Q, R, out, stretch)
     return Q, R, out, stretch
+
+
+def covariant(
+    C: Any, Q: Any, R: Any, exponents: Any, states: int, backend: str = "auto"
+) -> tuple[NDArray, NDArray[np.float64], NDArray[np.float64]]:
+    """Covariant vectors at the first ``states`` of the states that frames Q (M+1, B, k, N) stand at, where these lie.
+
+    ``C`` (B, k, k), float64 and upper triangular, are the coefficients of the vectors in the last frame; it is used up.
+    R (M, B, k, k) and exponents (M, B, k) are what :func:`orthonormalize` made of each step.
+
+    Returns
+    -------
+    vectors : ndarray (states, B, k, N)
+        Unit vectors.
+    log_growth : ndarray (states - 1, B, k)
+        ln ||J_t v||.
+    mean : ndarray (B, k)
+        Mean of it over the steps.
+    """
+    _, B, k, N = Q.shape
+    vectors = empty_beside(Q, (states, B, k, N), Q.dtype)
+    log_growth, mean = (empty_beside(Q, (states - 1, B, k), np.float64), zeros_beside(Q, (B, k), np.float64))
+    find_backend(backend).covariant_vectors(C, mean, vectors, log_growth, Q, R, exponents, 1 / (states - 1))
+    return vectors, log_growth, mean
 
 
 def is_singular(jacobians: Any, t: int, b: int, dtype: Any) -> bool:

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, _cuda
+from .._arrays import placed_beside
 from .._memory import empty
+from ..device_input import device_array
 from ..dropout import Dropout
 from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..kernels import chosen
 from ..network import Network
 from ..stack import Stack
-from .device import device_rollout
+from .device import device_inputs, device_rollout
 from .steps import Steps
 from .system import System
 from .work import gradient_work
@@ -217,15 +219,26 @@ def inputs(net: Any, x: Any, steps: int | None, B: int = 1) -> NDArray:
     return _checks.sequence("x", x, net.m, net.dtype)
 
 
+def sequence(net: Any, x: Any, backend: str) -> Any:
+    """Inputs as (T, B, m), checked where they lie; ``backend`` is the one that was asked for."""
+    if _cuda.is_device_array(x):
+        return device_inputs(net, x, backend)
+    return _checks.sequence("x", x, net.m, net.dtype)
+
+
 def _batch(s0: Any) -> int:
     """Samples that an initial state speaks of."""
     starts = None if s0 is None else _checks.numbers("s0", s0)
     return len(starts) if starts is not None and starts.ndim == 3 else 1
 
 
-def initial_state(net: Any, s0: Any, B: int, name: str = "s0") -> NDArray:
-    """s_0 as (B, S, n)."""
+def initial_state(net: Any, s0: Any, B: int, name: str = "s0", beside: Any = None) -> Any:
+    """s_0 as (B, S, n); beside inputs on a GPU it lies there too, contiguous."""
     S, n = net.state_shape
+    if _cuda.is_device_array(beside):
+        if _cuda.is_device_array(s0):
+            return device_array(name, s0, (B, S, n), net.dtype)
+        return placed_beside(beside, initial_state(net, s0, B, name))
     if s0 is None:
         return np.zeros((B, S, n), net.dtype)
     ndim = _checks.numbers(name, s0).ndim

@@ -8,6 +8,7 @@ from ..iteration import CONVERGED, LIMIT, NOT_FINITE, STALLED
 from ..rotation import SWEEPS
 from .backprop import backprop
 from .chain import adjoint_chain
+from .covariant import covariant_vectors
 from .curvature import curvature
 from .fixed_point import (
     adjoint_fixed_point,
@@ -32,6 +33,7 @@ from .scaling import fold
 from .singular_values import graded_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
+from .unit_sums import unit_sums
 
 __all__ = [
     "CONVERGED",
@@ -45,6 +47,7 @@ __all__ = [
     "backprop",
     "chain_norms",
     "column_sums",
+    "covariant_vectors",
     "curvature",
     "dense",
     "dense_adjoint_fixed_point",
@@ -74,6 +77,7 @@ __all__ = [
     "tangent_chain",
     "tangent_fixed_point",
     "tangent_frames",
+    "unit_sums",
     "update",
     "update_vjp",
 ]

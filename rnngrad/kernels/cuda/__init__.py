@@ -13,6 +13,7 @@ from ..rotation import SWEEPS
 from .backprop import backprop
 from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
 from .chain import adjoint_chain, dense_chain, tangent_chain
+from .covariant import covariant_vectors
 from .curvature import curvature
 from .fixed_point import (
     adjoint_fixed_point,
@@ -36,6 +37,7 @@ from .scaling import fold, normalize
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
 from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
+from .unit_sums import unit_sums
 
 __all__ = [
     "CONVERGED",
@@ -53,6 +55,7 @@ __all__ = [
     "chain_norms",
     "column_sums",
     "contiguous",
+    "covariant_vectors",
     "curvature",
     "dense",
     "dense_adjoint_fixed_point",
@@ -91,6 +94,7 @@ __all__ = [
     "through_batch",
     "total",
     "unit_rows",
+    "unit_sums",
     "unsettled",
 ]
 

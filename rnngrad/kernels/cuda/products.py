@@ -177,7 +177,7 @@ def outer(da, first, columns, x, m):
 
     operands = [pieces.read(da, 0), pieces.read(x, 0)]
     pieces.run(piece, len(da), operands, "a product over steps and samples", scratch, multiple=chunk)
-    return _added(parts, count, (columns, m), _cuda.is_device_array(da))
+    return added(parts, count, (columns, m), _cuda.is_device_array(da))
 
 
 def column_sums(da):
@@ -197,7 +197,7 @@ def column_sums(da):
 
     operands = [pieces.read(flat, 0)]
     pieces.run(piece, len(flat), operands, "a sum over steps and samples", (parts.nbytes, 0), multiple=chunk)
-    return _added(parts, count, da.shape[1:], _cuda.is_device_array(da))
+    return added(parts, count, da.shape[1:], _cuda.is_device_array(da))
 
 
 @functools.cache
@@ -215,7 +215,7 @@ def make_sum():
     return run
 
 
-def _added(parts, count, shape, stays):
+def added(parts, count, shape, stays):
     """The sum of ``count`` parts, on the device if it ``stays`` there."""
     result = _cuda.empty((parts.size // count,), parts.dtype)
     threads = _cuda.threads(result.size)
