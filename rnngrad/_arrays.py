@@ -15,6 +15,20 @@ def empty_beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return _cuda.empty(shape, dtype) if _cuda.is_device_array(array) else _memory.empty(shape, dtype)
 
 
+def placed_beside(array: Any, value: Any) -> Any:
+    """A NumPy array where the other one lies, C-contiguous; on the host the very same if it is so already."""
+    return _cuda.upload(value) if _cuda.is_device_array(array) else np.ascontiguousarray(value)
+
+
+def on_host(array: Any) -> Any:
+    """The NumPy array itself, or a copy of what lies on the GPU."""
+    if not _cuda.is_device_array(array):
+        return array
+    out = np.empty(array.shape, array.dtype)
+    _cuda.download(array, out)
+    return out
+
+
 def zeros_beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of zeros where the other one lies."""
     out = np.zeros(shape, dtype)

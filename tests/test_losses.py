@@ -171,5 +171,5 @@ def test_second_derivatives_keep_their_tails():
     found = losses.cross_entropy(z).curvature(y, np.array([[[1.0, 0.0, 0.0]]]))
     tail = np.exp(-300.0)
     np.testing.assert_allclose(found[0, 0], [tail, -tail, -tail * np.exp(-600.0)], rtol=1e-13)
-    several = losses.squared_error(z, weights=np.array([0.5])).curvature(y, np.ones((4, 1, 1, 3)))
-    np.testing.assert_array_equal(several, np.full((4, 1, 1, 3), 0.5))
+    several = losses.squared_error(z, weights=np.array([0.5])).curvature(y, np.ones((1, 4, 3)))
+    np.testing.assert_array_equal(several, np.full((1, 4, 3), 0.5))
