@@ -21,8 +21,12 @@ from .steps import Steps
 class DeviceTrajectory(Steps):
     """States of a network along inputs that lie on the GPU.
 
-    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms) and :func:`rnngrad.bptt` take it and
-    give device arrays. For everything else there is :meth:`to_host`.
+    These take it and give device arrays: :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products, norms and
+    singular values), :func:`rnngrad.bptt`, :func:`rnngrad.truncated_bptt`, :func:`rnngrad.rtrl`,
+    :func:`rnngrad.gradient_flow`, :func:`rnngrad.hessian_vector_product`,
+    :func:`rnngrad.gauss_newton_vector_product` and :class:`rnngrad.Curvature`. The solvers of
+    :func:`rnngrad.hessian_operator` and :func:`rnngrad.hessian_spectrum` work on vectors of the host, whose products
+    are made on the GPU. For everything else there is :meth:`to_host`.
 
     Attributes
     ----------

@@ -259,7 +259,7 @@ class Curvature:
         """Charges gh (T, R, n) to the outputs of a layer through ``back(level, backward, own)``: to its inputs."""
         received, start = [], 0
         for backward, layer in enumerate(self.rows[level]):
-            own = gh if layer.net.n == gh.shape[-1] else np.ascontiguousarray(gh[..., start : start + layer.net.n])
+            own = gh if layer.net.n == gh.shape[2] else np.ascontiguousarray(gh[..., start : start + layer.net.n])
             start += layer.net.n
             received.append(self._reversed(back(level, backward, self._reversed(own, backward)), backward))
         return sum(received[1:], received[0])

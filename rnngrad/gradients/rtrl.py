@@ -49,6 +49,9 @@ def rtrl(traj: Any, loss: Loss) -> Gradients:
     for name, shape, source, gates in _layout(traj):
         # source[T, B, j] is what a weight (gate, i, j) multiplies; a bias has one column of ones
         g, i, j = (index.ravel() for index in np.indices((*shape, 1)[:3]))
+        if not g.size:  # there is nothing to lie on a GPU
+            gradients[name] = np.zeros(shape, net.dtype)
+            continue
         total = filled(direct, (g.size,), np.float64)
         for first in range(0, g.size, _COLUMNS):
             part = slice(first, min(first + _COLUMNS, g.size))
