@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import CELLS, UNEVEN, make_case
 from simulated import DTYPES, inside, outside, session
-from test_cuda_simulator import copied, host, loss_of, on, on_device, to_device  # noqa: F401
+from test_cuda_simulator import Lent, copied, host, loss_of, on, on_device, to_device  # noqa: F401
 
 import rnngrad as rg
 from rnngrad import _cuda
@@ -136,6 +136,7 @@ def test_directions_in_every_form(name, copied):
     assert copied.count(flat.nbytes) == 1  # the vector that was read above
     assert sorted(copied)[-2] == 3 * NUMBER < flat.nbytes  # where each row of units of a direction is not finite
     assert_same(one, product(traj, loss, flat))
+    assert_same(product(there, loss_there, Lent(flat)), product(traj, loss, flat))
     for values, given in ((found, grads), (few, {"W": grads.W, "c": grads.c})):
         for key, value in product(traj, loss, given).items():
             assert_same(values[key], value, key)
@@ -204,6 +205,8 @@ def test_what_lies_on_the_wrong_side_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             curvature.flat(given)
+    with pytest.raises(ValueError, match="v is a ndarray on the host"):
+        curvature.gauss_newton(v[None])
     for given in (to_device(v), {"W": to_device(W)}):
         with pytest.raises(ValueError, match=r"v.* lives on a GPU, and this is computed from arrays on the host"):
             rg.hessian_vector_product(traj, loss, given)

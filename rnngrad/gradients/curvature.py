@@ -65,7 +65,7 @@ def hessian_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
     For many products along the same trajectory keep a :class:`Curvature`.
     """
     curvature = Curvature(traj, loss)
-    return curvature.in_form_of(v, curvature.hessian(curvature.flat(v)))
+    return curvature.in_form_of(v, curvature.hessian(v))
 
 
 def gauss_newton_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
@@ -77,7 +77,7 @@ def gauss_newton_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
     Parameters, returns and errors are those of :func:`hessian_vector_product`.
     """
     curvature = Curvature(traj, loss)
-    return curvature.in_form_of(v, curvature.gauss_newton(curvature.flat(v)))
+    return curvature.in_form_of(v, curvature.gauss_newton(v))
 
 
 class Curvature:
@@ -136,11 +136,11 @@ class Curvature:
 
     def hessian(self, v: Any) -> Any:
         """H v of each row of v (K, P), as (K, P)."""
-        return self._in_pieces(v, second=True)
+        return self._in_pieces(self.flat(v), second=True)
 
     def gauss_newton(self, v: Any) -> Any:
         """G v of each row of v (K, P), as (K, P)."""
-        return self._in_pieces(v, second=False)
+        return self._in_pieces(self.flat(v), second=False)
 
     def of_host(self, rows: NDArray, *, second: bool) -> NDArray:
         """H v, or G v, of rows of v (K, P) on the host, wherever the trajectory lies: what solvers on the host need."""
@@ -148,7 +148,7 @@ class Curvature:
 
     def outputs(self, v: Any) -> Any:
         """dy/dtheta v, the change of the outputs along each row of v (K, P): (K, T, B, p)."""
-        u = self._forward(unflatten_parameters(self.net, v))[2]  # (T, R, p)
+        u = self._forward(unflatten_parameters(self.net, self.flat(v)))[2]  # (T, R, p)
         T, B, p = self.traj.T, self.traj.B, self.net.p
         K = u.shape[1] // B
         order = np.arange(T * K).reshape(T, K).T.ravel()
