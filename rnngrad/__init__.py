@@ -44,6 +44,7 @@ _NAMES = {
     "Curvature": "gradients.curvature",
     "flatten_parameters": "gradients.flat",
     "unflatten_parameters": "gradients.flat",
+    "DeviceGradientFlow": "gradients.flow",
     "GradientFlow": "gradients.flow",
     "solve_fixed_point": "fixedpoint.solve",
     "FixedPoint": "fixedpoint.solve",
@@ -142,7 +143,7 @@ if TYPE_CHECKING:
     from .gradients.bptt import bptt
     from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product
     from .gradients.flat import flatten_parameters, unflatten_parameters
-    from .gradients.flow import GradientFlow, gradient_flow
+    from .gradients.flow import DeviceGradientFlow, GradientFlow, gradient_flow
     from .gradients.rtrl import rtrl
     from .gradients.stack import StackGradients
     from .gradients.truncated import truncated_bptt

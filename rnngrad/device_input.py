@@ -12,8 +12,11 @@ from .kernels import backend as find_backend
 
 
 def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Any:
-    """A C-contiguous device array of finite numbers, with the shape asked for; others are copied on the device."""
-    out = _taken(name, value)
+    """A C-contiguous device array of finite numbers, with the shape asked for.
+
+    One of three axes that is not contiguous is copied on the device.
+    """
+    out = taken(name, value)
     if out.dtype != dtype:
         raise ValueError(
             f"{name} has dtype {out.dtype}; it must be {np.dtype(dtype).name} as net is (precisions are never mixed)"
@@ -21,11 +24,14 @@ def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any
     _fits(name, out, shape)
     kernels = find_backend("cuda")
     if not out.is_c_contiguous():
+        if out.ndim != 3:
+            raise ValueError(f"{name} is not C-contiguous; on the GPU it must be")
         out = kernels.contiguous(out)
-    bad = kernels.first_not_finite(out)
+    bad = kernels.first_not_finite(out if out.ndim == 3 else out.reshape(out.size, 1, 1))
     if (bad >= 0).any():
         j = int(np.argmax(bad >= 0))
-        raise ValueError(f"{name} is not finite at index ({int(bad[j])}, {j}, …); all of it must be finite")
+        where = f"({int(bad[j])}, {j}, …)" if out.ndim == 3 else tuple(map(int, np.unravel_index(bad[0], out.shape)))
+        raise ValueError(f"{name} is not finite at index {where}; all of it must be finite")
     return out
 
 
@@ -35,7 +41,7 @@ def device_target(value: Any, y: Any, weights: Any, labels: bool, within: tuple[
     ``labels``: integers (T, B) are taken too, as the numbers of components.
     """
     T, B, p = y.shape
-    out, kernels = _taken("target", value), find_backend("cuda")
+    out, kernels = taken("target", value), find_backend("cuda")
     labels = labels and np.dtype(out.dtype).kind in "iu"
     wanted = (T, B) if labels else (T, B, p)
     if B == 1 and out.ndim == len(wanted) - 1:
@@ -61,7 +67,7 @@ def device_target(value: Any, y: Any, weights: Any, labels: bool, within: tuple[
     return out
 
 
-def _taken(name: str, value: Any) -> Any:
+def taken(name: str, value: Any) -> Any:
     """The same memory as Numba's array, if it lies on the current device."""
     where = device_of(value)
     if where is not None and not _cuda.simulated() and where[1] != _cuda.load().get_current_device().id:

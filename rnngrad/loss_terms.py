@@ -2,7 +2,8 @@
 
 A loss of one output y (p,) with target z is scale sum_i term_i, and its derivative scale slope_i. What a component
 needs of the others comes as (top, log_mass) = (max_j y_j, ln sum_j share_j), its share p_i of the softmax, and
-total = sum_j z_j; all are 0 for losses that are not ``normalized``.
+total = sum_j z_j; all are 0 for losses that are not ``normalized``. The second derivative along u is scale bend_i, with
+mean = sum_j p_j u_j.
 """
 
 from __future__ import annotations
@@ -39,6 +40,25 @@ def square_slope(y, z, p, total):
 
 
 @unit
+def square_bend(y, u, p, total, mean):
+    return u + u
+
+
+@unit
+def softmax_bend(y, u, p, total, mean):
+    """Softmax and cross-entropy as one convex function: total (diag p - p p^T) u."""
+    return total * p * (u - mean)
+
+
+@unit
+def logistic_bend(y, u, p, total, mean):
+    """s (1 - s) u without overflow, with both tails."""
+    e = exp_minus(y)
+    one = type(y)(1.0)
+    return e / ((one + e) * (one + e)) * u
+
+
+@unit
 def softmax_term(y, z, top, log_mass):
     return z * (log_mass + (top - y))
 
@@ -66,6 +86,7 @@ class Terms:
     name: str
     term: Any
     slope: Any
+    bend: Any
     normalized: bool = False
     scale: float = 1.0
 
@@ -73,9 +94,9 @@ class Terms:
 TERMS = {
     terms.name: terms
     for terms in (
-        Terms("squared_error", square_term, square_slope, scale=0.5),
-        Terms("sum_of_squares", square_term, square_slope),
-        Terms("cross_entropy", softmax_term, softmax_slope, normalized=True),
-        Terms("binary_cross_entropy", logistic_term, logistic_slope),
+        Terms("squared_error", square_term, square_slope, square_bend, scale=0.5),
+        Terms("sum_of_squares", square_term, square_slope, square_bend),
+        Terms("cross_entropy", softmax_term, softmax_slope, softmax_bend, normalized=True),
+        Terms("binary_cross_entropy", logistic_term, logistic_slope, logistic_bend),
     )
 }

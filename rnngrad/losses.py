@@ -81,13 +81,17 @@ class Loss:
             _checks.finite("target", target)
         return LossValue(value, steps, dy)
 
-    def curvature(self, y: NDArray, u: NDArray, lengths: NDArray | None = None) -> NDArray:
-        """Second derivative along u: d^2L/dy^2 u at outputs y (T, B, p), for directions u (..., T, B, p).
+    def curvature(self, y: Any, u: Any, lengths: NDArray | None = None, backend: str = "auto") -> Any:
+        """Second derivative along u: d^2L/dy^2 u at outputs y (T, B, p), for directions u (T, R, p).
 
-        Positive semidefinite for every loss of this module. Errors as for calling the loss.
+        Row r is a direction of sample r % B. Softmax and cross-entropy count as one convex function, so it is positive
+        semidefinite for every loss of this module. On a GPU if y and u lie there. Errors as for calling the loss.
         """
+        kernels = find_backend("cuda" if _cuda.is_device_array(y) else backend)
         weights, target = self._at(y, lengths)
-        return np.where(weights[..., None] != 0, weights[..., None] * _CURVATURES[self.kind](y, target, u), 0)
+        out = empty_beside(u, u.shape, u.dtype)
+        kernels.loss_curvature(self.kind)(out, contiguous(u), contiguous(y), target, weights)
+        return out
 
     def _at(self, y: NDArray, lengths: NDArray | None) -> tuple[NDArray, NDArray]:
         """Weights (T, B) with the reduction in them, in the dtype of y, and target (T, B, p)."""
@@ -145,31 +149,6 @@ class Loss:
         if self.kind == "binary_cross_entropy" and (target.min() < 0 or target.max() > 1):
             raise ValueError(f"target is in [{target.min()}, {target.max()}]; it must be in [0, 1]")
         return target.astype(y.dtype, copy=False)
-
-
-def _log_softmax(y):
-    shifted = y - y.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-
-
-def _softmax_curvature(y, z, u):
-    # softmax and cross-entropy as one convex function: H = sum(z) (diag p - p p^T)
-    p = np.exp(_log_softmax(y))
-    return np.sum(z, axis=-1, keepdims=True) * p * (u - np.sum(p * u, axis=-1, keepdims=True))
-
-
-def _logistic_curvature(y, z, u):
-    e = np.exp(-np.abs(y))  # s (1 - s) without overflow, with both tails
-    return e / np.square(1 + e) * u
-
-
-#: H(y, z) u, the second derivative of each loss
-_CURVATURES = {
-    "squared_error": lambda y, z, u: u,
-    "sum_of_squares": lambda y, z, u: 2 * u,
-    "cross_entropy": _softmax_curvature,
-    "binary_cross_entropy": _logistic_curvature,
-}
 
 
 def _make(kind: str, target: Any, weights: Any, reduction: Reduction) -> Loss:

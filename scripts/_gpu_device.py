@@ -61,7 +61,7 @@ def read(library: str, value: Any) -> np.ndarray:
     return value.copy_to_host()
 
 
-def made(traj: Any, loss: Any, u: Any) -> dict[str, Any]:
+def made(traj: Any, loss: Any, u: Any, v: Any) -> dict[str, Any]:
     """What there is of a trajectory on either side, by name."""
     chain, grads = rg.jacobian_chain(traj), rg.bptt(traj, loss)
     found = {"states": traj.states, "y": traj.y, "J": rg.jacobians(traj), "product": chain.product(traj.T, 0)}
@@ -71,7 +71,13 @@ def made(traj: Any, loss: Any, u: Any) -> dict[str, Any]:
         found[f"norms {ord}, logarithms"] = chain.log_norms(ord)
         found[f"last norm {ord}, logarithms"] = chain.log_norm(traj.T, 0, ord)
     found["singular values, logarithms"] = chain.log_singular_values(traj.T, 0)
-    return found | dict(grads.parameters())
+    found |= dict(grads.parameters())
+    flow, short = rg.gradient_flow(traj, loss), rg.truncated_bptt(traj, loss, k1=2, k2=3)
+    found |= {"flow, logarithms": flow.log_norm, "flow by lag, logarithms": flow.log_norm_by_lag()}
+    found |= {f"piece {name}": value for name, value in flow.pieces(traj.T, 1).items()}
+    found |= {f"truncated {name}": value for name, value in short.parameters()} | {"truncated s": short.s}
+    curvature = rg.Curvature(traj, loss)
+    return found | {"Hessian": curvature.hessian(v), "Gauss-Newton": curvature.gauss_newton(v)}
 
 
 def followed(net: Any, x: Any, s0: Any) -> dict[str, Any]:
@@ -116,7 +122,9 @@ def one(
     """Everything with arrays of one library, which must be what arrays of the host give."""
     net, x, s0, lengths = draw(*size)
     host, there = rg.rollout(net, x, s0, lengths, backend="cuda"), rg.rollout(net, bring(x), bring(s0), lengths)
-    u = np.random.default_rng(5).standard_normal(s0.shape).astype(size[-1])
+    rng = np.random.default_rng(5)
+    u = rng.standard_normal(s0.shape).astype(size[-1])
+    v = rng.standard_normal((2, sum(value.size for value in net.parameters.values()))).astype(size[-1])
     limit = 1e-13 if size[-1] == "float64" else 1e-5  # host norms of one product are found by another way
 
     def row(name: str, found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
@@ -128,4 +136,4 @@ def one(
     long = np.concatenate([x] * -(-20 // len(x)))
     yield row("dynamics", followed(net, bring(long), bring(s0)), followed(net, long, s0))
     for name, (make, target) in losses(net, host.T, host.B, size[-1]).items():
-        yield row(name, made(there, make(bring(target)), bring(u)), made(host, make(target), u))
+        yield row(name, made(there, make(bring(target)), bring(u), bring(v)), made(host, make(target), u, v))

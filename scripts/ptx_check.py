@@ -38,6 +38,7 @@ from rnngrad.kernels.cuda import (
     batchnorm,
     chain,
     covariant,
+    diagonals,
     frames,
     graded,
     jacobian,
@@ -45,8 +46,10 @@ from rnngrad.kernels.cuda import (
     norms,
     products,
     resident,
+    rows,
     scaling,
     system,
+    weights,
 )
 from rnngrad.kernels.cuda.backprop import make as make_backprop
 from rnngrad.kernels.cuda.curvature import make as make_curvature
@@ -55,6 +58,7 @@ from rnngrad.kernels.cuda.fixed_point import make_cell as make_fixed_point
 from rnngrad.kernels.cuda.fixed_point import make_linear
 from rnngrad.kernels.cuda.linear import make as make_newton
 from rnngrad.kernels.cuda.loss import make as make_loss
+from rnngrad.kernels.cuda.loss import make_curvature as make_loss_curvature
 from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
@@ -111,6 +115,14 @@ ARGUMENTS = {
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
     "in float64": "f1 r1",
+    "in float32": "r1 f1",
+    "fill": "f1 f",
+    "put rows": "f2 i1 f2 i1",
+    "row norms": "f1 f2 i1",
+    "through diagonals": "f4 f4 f5",
+    "weight drive": "f4 f2 i1 i1 i1",
+    "charge columns": "f1 f2 f3",
+    "curvature of loss": "f3 f3 f3 f3 f2",
     "first not finite": "i1 f3",
     "swapped": "f3 f3",
     "unit rows": "f3 i i",
@@ -229,13 +241,15 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         for level, where in enumerate(("global", "shared")):
             yield "singular values", f"singular values, {where}", make_rotations(level).body
         yield "graded product", "graded product", graded.make().body
-        yield "live rows", "live rows", graded.make_live().body
         for key in ("covariant", "covariant of float32"):  # coefficients are in no other
             yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
         for key in ("unit sums", "unit sums of float32"):  # float64 whatever the network's precision
             for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE):
                 yield key, f"{key}, kind {kind}", make_unit_sums(kind).body
         yield "in float64", "in float64", resident.make_wide().body
+        yield "in float32", "in float32", resident.make_wide().body
+        yield "row norms", "row norms", rows.make_log_norms().body
+        yield "charge columns", "charge columns", weights.make_charge().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
         yield from user_kernels()
     tanh = ACTIVATIONS["tanh"]
@@ -252,10 +266,18 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     for last in (True, False):
         yield "swapped", f"swapped {'last' if last else 'first'} axes", resident.make_permuted(last).body
     yield "unit rows", "unit rows", resident.make_unit_rows(dtype).body
+    yield "live rows", "live rows", graded.make_live(dtype).body
+    yield "fill", "fill", resident.make_fill().body
+    for more in (False, True):
+        how = "added" if more else "put"
+        yield "put rows", f"rows {how}", rows.make_put(more).body
+        yield "through diagonals", f"through diagonals, {how}", diagonals.make(dtype, more).body
+    yield "weight drive", "weight drive", weights.make_drive(dtype).body
     yield "fold", "fold", scaling.make_fold(dtype).body
     yield "normalize", "normalize", scaling.make_normalize(dtype).body
     for kind in TERMS:
         yield "loss", f"loss {kind}", make_loss(kind, dtype).body
+        yield "curvature of loss", f"curvature of loss {kind}", make_loss_curvature(kind, dtype).body
     yield "one hot", "labels as rows of the identity", make_one_hot(dtype).body
     yield "outside", "targets out of range", make_outside(dtype).body
 

@@ -1018,7 +1018,7 @@ def test_device_arrays_stay_on_the_device(cell, dtype, monkeypatch):
         np.testing.assert_array_equal(getattr(back, name), getattr(expected, name))
     loss = loss_of(case, back)
     assert_gradients(rg.bptt(back, loss), rg.bptt(expected, loss), 1e-15)
-    with_loss = (rg.gradient_flow, rg.memory_horizon, partial(rg.truncated_bptt, window=2))
+    with_loss = (rg.gradient_reach, rg.memory_horizon, rg.truncation_bias)
     for ask in (*(partial(one, loss=loss) for one in with_loss), rg.growth_bounds):
         with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
             ask(traj)

@@ -94,7 +94,7 @@ def hessian_operator(traj: Any, loss: Loss, *, matrix: Matrix = "hessian") -> Li
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
     loss : Loss
     matrix : "hessian" or "gauss_newton"
 
@@ -102,7 +102,8 @@ def hessian_operator(traj: Any, loss: Loss, *, matrix: Matrix = "hessian") -> Li
     -------
     LinearOperator
         Of dtype float64; the products of a float32 network are rounded to float32. Vectors are in the order of
-        :func:`rnngrad.flatten_parameters`.
+        :func:`rnngrad.flatten_parameters`, and on the host: SciPy's solvers work there. Along a DeviceTrajectory a
+        vector goes to the GPU and its product comes back, P numbers each; all else stays there.
 
     Raises
     ------
@@ -111,13 +112,13 @@ def hessian_operator(traj: Any, loss: Loss, *, matrix: Matrix = "hessian") -> Li
     """
     _checks.choice("matrix", matrix, _MATRICES)
     curvature = Curvature(traj, loss)
-    rows = getattr(curvature, matrix)
+    second = matrix == "hessian"
 
     def columns(V: NDArray) -> NDArray:
         _checks.finite("the vector", V)
         given = np.ascontiguousarray(np.asarray(V, dtype=np.float64).reshape(curvature.size, -1).T)
         exponent = np.frexp(np.abs(given).max(axis=1, initial=0))[1][:, None]  # float32 has less of a range
-        product = rows(np.ldexp(given, -exponent).astype(curvature.dtype))
+        product = curvature.of_host(np.ldexp(given, -exponent).astype(curvature.dtype), second=second)
         return np.ldexp(product.astype(np.float64), exponent).T.reshape(V.shape)
 
     shape = (curvature.size, curvature.size)
@@ -139,7 +140,7 @@ def hessian_spectrum(
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
     loss : Loss
     matrix : "hessian" or "gauss_newton"
     leading : int
@@ -167,7 +168,8 @@ def hessian_spectrum(
     Notes
     -----
     Lanczos vectors are orthogonalised against all before them, so no eigenvalue is found twice; they take
-    steps x P numbers for each probe.
+    steps x P numbers for each probe, on the host. Along a DeviceTrajectory the products are made on the GPU; vectors go
+    there and come back.
     """
     operator = hessian_operator(traj, loss, matrix=matrix)
     size = operator.shape[0]

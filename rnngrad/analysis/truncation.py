@@ -146,6 +146,7 @@ def truncation_bias(
     products of a vector with W where L separate computations take O(L T^2 B). The search takes a second walk, to the
     window found.
     """
+    traj.require_host()
     k1 = _checks.integer("k1", k1, 1, traj.T)
     criterion = _checks.choice("criterion", criterion, CRITERIA)
     wanted = _checks.number("wanted", wanted, 0.0, 1.0, open_low=True)

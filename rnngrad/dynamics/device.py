@@ -21,11 +21,14 @@ from .steps import Steps
 class DeviceTrajectory(Steps):
     """States of a network along inputs that lie on the GPU.
 
-    :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products and norms), :func:`rnngrad.bptt` and
-    :func:`rnngrad.covariant_vectors` take it and give device arrays. Statistics of it are NumPy arrays, whose few
-    numbers alone come to the host: Lyapunov exponents, :func:`rnngrad.singular_values`,
-    :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`, :func:`rnngrad.saturation` and
-    :func:`rnngrad.time_constants`. For everything else there is :meth:`to_host`.
+    These take it and give device arrays: :func:`rnngrad.jacobians`, :func:`rnngrad.jacobian_chain` (products, norms and
+    singular values), :func:`rnngrad.bptt`, :func:`rnngrad.truncated_bptt`, :func:`rnngrad.rtrl`,
+    :func:`rnngrad.gradient_flow`, :func:`rnngrad.hessian_vector_product`,
+    :func:`rnngrad.gauss_newton_vector_product`, :class:`rnngrad.Curvature` and :func:`rnngrad.covariant_vectors`. The
+    solvers of :func:`rnngrad.hessian_operator` and :func:`rnngrad.hessian_spectrum` work on vectors of the host, whose
+    products are made on the GPU. Statistics are NumPy arrays, whose few numbers alone come to the host: Lyapunov
+    exponents, :func:`rnngrad.singular_values`, :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`,
+    :func:`rnngrad.saturation` and :func:`rnngrad.time_constants`. For everything else there is :meth:`to_host`.
 
     Attributes
     ----------

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _cuda
-from .._arrays import empty_beside
+from .._arrays import contiguous, empty_beside
 from .._memory import empty
 from ..cells import Cell
 from ..kernels import backend as find_backend
+from .placed import add_to_first_states, filled, in_dtype
 from .rollout import Trajectory, input_runs
 from .scaled import Scaled, scaled_arrays
 from .system import System
@@ -60,7 +61,8 @@ class FactoredJacobians:
         """The same numbers in float64, for products that float32 cannot resolve."""
         if self.net.dtype == np.float64:
             return self
-        wide: dict[str, Any] = {name: _wide(array) for name, array in zip(_FACTORS, self.arrays, strict=True)}
+        double = (in_dtype(array, np.float64) for array in self.arrays)
+        wide: dict[str, Any] = dict(zip(_FACTORS, double, strict=True))
         return dataclasses.replace(self, net=self.net.astype("float64"), **wide)
 
     def flattened(self) -> FactoredJacobians:
@@ -143,12 +145,25 @@ class FactoredJacobians:
 
         G is (T, B, S, n) for s_1 … s_T; or rows (R, S, n) with ``at`` indexing (T, B) to choose each row's place.
         """
-        da = np.einsum("...sn,...spn->...pn", G, self.update_a[at])
-        da2 = np.einsum("...sn,...spn->...pn", G, self.update_a2[at])
-        if self.net.cell.two_stage:
-            dq = np.tensordot(da2, self.net.W2, axes=((-2, -1), (0, 1)))
-            da += dq[..., None, :] * self.inner_a[at]
-        return np.ascontiguousarray(da), np.ascontiguousarray(da2)
+        kernels, cell, n, rows = find_backend(self.backend), self.net.cell, self.net.n, G.shape[:-2]
+
+        def partials(array: NDArray, *shape: int) -> NDArray:
+            """At the place of every row, (T, B, rows of the diagonals, columns, n)."""
+            found = array if at is ... else np.ascontiguousarray(array[at])[None]
+            return found.reshape(*found.shape[:2], *shape, n)
+
+        S, P, P2 = self.net.S, len(cell.gates), len(cell.gates2)
+        g = contiguous(G if at is ... else G[None])
+        T, R = g.shape[:2]
+        da, da2 = (empty_beside(g, (*rows, count, n), g.dtype) for count in (P, P2))
+        kernels.through_diagonals(da.reshape(T, R, P, n), g, partials(self.update_a, S, P))
+        if cell.two_stage:
+            kernels.through_diagonals(da2.reshape(T, R, P2, n), g, partials(self.update_a2, S, P2))
+            dq = empty_beside(g, (T * R, n), g.dtype)
+            kernels.input_adjoint(dq, da2.reshape(T * R, P2, n), self.net.W2, input_runs(range(P2)))
+            by_q = da.reshape(T, R, P, n), dq.reshape(T, R, 1, n), partials(self.inner_a, 1, P)
+            kernels.through_diagonals(*by_q, more=True)
+        return da, da2
 
     def to_inputs(self, g: NDArray, at: Any) -> NDArray:
         """g ds/dx of rows g (R, S, n) at (time, sample) ``at``: what arrives at the inputs of that step, (R, m)."""
@@ -223,12 +238,7 @@ def structure(cell: Cell, padded: bool) -> tuple[NDArray, ...]:
     return by_state, by_gate, by_gate2, *inner, np.ones(S, dtype=np.uint8)
 
 
-def _wide(array: Any) -> Any:
-    """The same numbers in float64, where the array lies."""
-    return find_backend("cuda").in_float64(array) if _cuda.is_device_array(array) else array.astype(np.float64)
-
-
-def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
+def factored_jacobians(traj: Any) -> FactoredJacobians:
     """Partial derivatives along a trajectory; the Jacobian of a padded step is the identity."""
     traj.require_finite()
     net = traj.net
@@ -247,13 +257,13 @@ def factored_jacobians(traj: Trajectory) -> FactoredJacobians:
 def through_output(traj: Trajectory, gh: NDArray) -> NDArray:
     """gh_t dh_t/ds_t (T, B, S, n) for gh (T, B, n): from the output to the state it is made of."""
     net = traj.net
-    gs = np.zeros((traj.T, traj.B, *net.state_shape), net.dtype)
+    shape = (traj.T, traj.B, *net.state_shape)
     if isinstance(net, System) or net.cell.outputs_state:
-        gs[:, :, 0] = gh
-    else:
-        find_backend(traj.backend).output_vjp(net.cell, net.phi)(
-            gs, np.ascontiguousarray(gh), traj.states[1:], net.unit_constants
-        )
+        gs = filled(gh, shape, net.dtype)
+        add_to_first_states(gs, gh)
+        return gs
+    gs = empty_beside(gh, shape, net.dtype)
+    find_backend(traj.backend).output_vjp(net.cell, net.phi)(gs, contiguous(gh), traj.states[1:], net.unit_constants)
     return gs
 
 

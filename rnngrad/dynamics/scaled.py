@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import empty_beside
+from .. import _cuda
+from .._arrays import contiguous, copied, empty_beside
 from .._blas import one_blas_thread
 from ..kernels import backend as find_backend
 
 _LN2 = np.log(2.0)
-_SQUARES = (2.0**-900, 2.0**1000)  # sums of squares between these lost nothing to under- or overflow
 
 Norm = Literal[2, "fro"]
 
@@ -80,21 +80,29 @@ def _singular_values(matrix: NDArray) -> NDArray[np.float64]:
 
 def scaled(rows: NDArray) -> tuple[NDArray, NDArray[np.int64]]:
     """Rows (R, ...) as mantissas of magnitude below 1 and an exponent each: one product cannot overflow them."""
+    if _cuda.is_device_array(rows):
+        mantissas, counts = copied(rows), _cuda.upload(np.zeros(rows.shape[0], np.int64))
+        find_backend("cuda").normalize(mantissas.reshape(rows.shape[0], 1, -1), counts)
+        return mantissas, counts
     largest = np.abs(rows.reshape(len(rows), -1)).max(axis=1, initial=0)
     exponent = np.frexp(largest)[1].astype(np.int64)
     return np.ldexp(rows, -exponent.astype(np.int32).reshape(-1, *[1] * (rows.ndim - 1))), exponent
 
 
-def log_norms(rows: NDArray, exponent: NDArray) -> NDArray[np.float64]:
-    """log||row 2^exponent|| of rows (R, ...), -inf for a row of zeros."""
-    flat = rows.reshape(len(rows), -1).astype(np.float64, copy=False)
-    squares = np.einsum("ri,ri->r", flat, flat)
-    with np.errstate(divide="ignore"):
-        logs = 0.5 * np.log(squares) + exponent * _LN2
-        lost = np.flatnonzero(~((squares > _SQUARES[0]) & (squares < _SQUARES[1])))
-        if lost.size:  # divided by their largest entries first
-            few = flat[lost]
-            top = np.abs(few).max(axis=1)
-            norm = np.linalg.norm(few / np.where(top > 0, top, 1)[:, None], axis=1)
-            logs[lost] = np.log(norm) + np.log(top) + exponent[lost] * _LN2
-    return logs
+def unscaled(rows: NDArray, exponent: NDArray[np.int64]) -> NDArray:
+    """rows 2^exponent of rows (R, ...), which may be used up; what is beyond the dtype becomes infinite."""
+    if _cuda.is_device_array(rows):
+        find_backend("cuda").times_powers(rows.reshape(rows.shape[0], -1), exponent)
+        return rows
+    if not exponent.any():
+        return rows
+    return np.ldexp(rows, exponent.astype(np.int32).reshape(-1, *[1] * (rows.ndim - 1)))
+
+
+def log_norms(rows: NDArray, exponent: NDArray[np.int64], backend: str = "auto") -> NDArray[np.float64]:
+    """log||row 2^exponent|| of rows (R, ...), -inf for a row of zeros; (R,), where they lie."""
+    R = rows.shape[0]
+    out = empty_beside(rows, (R,), np.float64)
+    if R:
+        find_backend(backend).row_log_norms(out, contiguous(rows).reshape(R, -1), exponent)
+    return out

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import _cuda
 from .._arrays import concatenated, contiguous, empty_beside, rows
+from ..dynamics.device import is_on_device
 from ..dynamics.jacobian import through_output
 from ..dynamics.rollout import Trajectory, input_runs
 from ..dynamics.system import System
@@ -111,6 +112,11 @@ class DeviceGradients(Gradients):
         return Gradients(loss=self.loss, **copies)
 
 
+def kind_of(traj: Any) -> type[Gradients]:
+    """The gradients of a network's trajectory, by where it lies."""
+    return DeviceGradients if is_on_device(traj) else Gradients
+
+
 def evaluate(traj: Any, loss: Loss, on_device: bool = False) -> LossValue:
     """The loss at the trajectory's outputs; ``on_device``: on the GPU, if the trajectory lies there."""
     if not isinstance(loss, Loss):
@@ -124,14 +130,17 @@ def evaluate(traj: Any, loss: Loss, on_device: bool = False) -> LossValue:
 
 
 def output_adjoint(traj: Any, dy: NDArray, V: NDArray | None = None) -> NDArray:
-    """dL/dh (T, B, n) through the readout of the same step only: V^T dy, of the network's own V if none is given."""
+    """V^T dy (T, R, n) of rows dy (T, R, p), by the network's own V if none is given: dL/dh by the same step alone."""
     net = traj.net
     V = net.V if V is None else V
     if V is None:
         return contiguous(dy)
-    gh = empty_beside(dy, (traj.T * traj.B, net.n), net.dtype)
-    find_backend(traj.backend).input_adjoint(gh, dy.reshape(-1, 1, net.p), V[None], input_runs((0,)))
-    return gh.reshape(traj.T, traj.B, net.n)
+    T, R, _ = dy.shape
+    gh = empty_beside(dy, (T * R, net.n), net.dtype)
+    find_backend(traj.backend).input_adjoint(
+        gh, contiguous(dy).reshape(T * R, 1, net.p), V.reshape(1, net.p, net.n), input_runs((0,))
+    )
+    return gh.reshape(T, R, net.n)
 
 
 @functools.singledispatch
@@ -164,7 +173,7 @@ def emitted(traj: Trajectory) -> NDArray:
 @functools.singledispatch
 def collect(traj: Any, value: LossValue, G: NDArray, parts: dict[str, Any]) -> Any:
     """Gradients from the adjoints G (T+1, B, S, n) of s_0 … s_T and what ``explicit_gradients`` made of them."""
-    return Gradients(loss=value.value, s=G, s0=G[0], **parts, **readout_gradients(traj, value.dy))
+    return kind_of(traj)(loss=value.value, s=G, s0=G[0], **parts, **readout_gradients(traj, value.dy))
 
 
 @functools.singledispatch
@@ -221,13 +230,13 @@ def bias_gradients(traj: Trajectory, da: NDArray, da2: NDArray) -> dict[str, NDA
 
 
 def to_inputs(traj: Trajectory, da: NDArray, da2: NDArray, weights: Mapping[str, NDArray]) -> NDArray:
-    """U^T da + U2^T da2 as (T, B, m), for U, U2 among ``weights``."""
+    """U^T da + U2^T da2 as (T, R, m) of rows da (T, R, P, n), da2, for U, U2 among ``weights``."""
     net, kernels = traj.net, find_backend(traj.backend)
-    count = traj.T * traj.B
+    count = da.shape[0] * da.shape[1]
     dx = empty_beside(da, (count, net.m), net.dtype)
     if net.m > 0:
         kernels.input_adjoint(dx, da.reshape(count, -1, net.n), weights["U"], input_runs(net.cell.inputs))
         if net.cell.two_stage:
             every = input_runs(range(len(net.cell.gates2)))
             kernels.input_adjoint(dx, da2.reshape(count, -1, net.n), weights["U2"], every, more=True)
-    return dx.reshape(traj.x.shape)
+    return dx.reshape(*da.shape[:2], net.m)

@@ -19,10 +19,10 @@ from ..dynamics.system import System
 from ..kernels import backend as find_backend
 from ..losses import Loss
 from .assemble import (
-    DeviceGradients,
     Gradients,
     evaluate,
     explicit_gradients,
+    kind_of,
     output_adjoint,
     readout_gradients,
     recurrent_gradients,
@@ -86,8 +86,7 @@ def _backpropagate_network(traj: Any, gh: NDArray, last: NDArray | None = None) 
         G = full_adjoints(jacobians, direct)
         return Gradients(loss=0.0, s=G, s0=G[0], **explicit_gradients(traj, jacobians, G[1:]))
     gs, da, da2 = adjoints(traj, gh, last)
-    kind = DeviceGradients if is_on_device(traj) else Gradients
-    return kind(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
+    return kind_of(traj)(loss=0.0, s=gs, s0=gs[0], **recurrent_gradients(traj, da, da2))
 
 
 def adjoints(traj: Any, gh: NDArray, last: NDArray | None = None) -> tuple[NDArray, NDArray, NDArray]:

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _checks
-from .._memory import empty
+from .. import _cuda
+from .._arrays import concatenated, contiguous, empty_beside, on_host, placed_beside
+from ..device_input import taken
+from ..dynamics.device import DeviceTrajectory
+from ..dynamics.placed import add, all_finite, finished, take_rows
 from ..dynamics.rollout import Trajectory, input_runs
+from ..dynamics.scaled import scaled, unscaled
 from ..dynamics.stack import StackTrajectory, reverse
 from ..dynamics.system import System
 from ..kernels import backend as find_backend
@@ -20,8 +24,8 @@ from ..network import READOUT
 from ..registration import check_second_derivatives
 from ..stack import DIRECTIONS
 from .assemble import evaluate, output_adjoint, readout_gradients, to_inputs
-from .flat import flatten_parameters, named_parameters, unflatten_parameters
-from .second_order import Adjoint, Linearized, Tangent
+from .flat import checked, flattened, named_parameters, unflatten_parameters
+from .second_order import Adjoint, Linearized, Tangent, add_to_direction, of_direction
 
 
 def hessian_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
@@ -33,18 +37,20 @@ def hessian_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
         Of a network, or of a stack of networks without feedback (both directions are fine).
     loss : Loss
         From :mod:`rnngrad.losses`.
     v : mapping, gradients, or array (P,) or (K, P)
         A direction in the space of the parameters: arrays by name, of the parameters' shapes (those left out are 0); or
-        one flat vector in the order of :func:`rnngrad.flatten_parameters`, or K of them.
+        one flat vector in the order of :func:`rnngrad.flatten_parameters`, or K of them. On the GPU if the trajectory
+        is there.
 
     Returns
     -------
     dict of ndarray, or ndarray (P,) or (K, P)
-        Of the form of v, in the network's dtype.
+        Of the form of v, in the network's dtype. Of a DeviceTrajectory device arrays; the loss, and whether a number
+        is not finite, come to the host.
 
     Raises
     ------
@@ -59,7 +65,7 @@ def hessian_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
     For many products along the same trajectory keep a :class:`Curvature`.
     """
     curvature = Curvature(traj, loss)
-    return curvature.in_form_of(v, curvature.hessian(curvature.flat(v)))
+    return curvature.in_form_of(v, curvature.hessian(v))
 
 
 def gauss_newton_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
@@ -71,7 +77,7 @@ def gauss_newton_vector_product(traj: Any, loss: Loss, v: Any) -> Any:
     Parameters, returns and errors are those of :func:`hessian_vector_product`.
     """
     curvature = Curvature(traj, loss)
-    return curvature.in_form_of(v, curvature.gauss_newton(curvature.flat(v)))
+    return curvature.in_form_of(v, curvature.gauss_newton(v))
 
 
 class Curvature:
@@ -79,7 +85,7 @@ class Curvature:
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
     loss : Loss
 
     Attributes
@@ -91,14 +97,14 @@ class Curvature:
 
     def __init__(self, traj: Any, loss: Loss) -> None:
         rows = _layers(traj)
-        self.value = evaluate(traj, loss)
+        self.value = evaluate(traj, loss, on_device=True)
         for row in rows:
             for layer in row:
                 check_second_derivatives(layer.net.cell, layer.net.activation)
         self.traj, self.loss, self.net = traj, loss, traj.net
         self.rows = tuple(tuple(map(Linearized, row)) for row in rows)
         self.size, self.dtype = sum(a.size for a in named_parameters(traj.net).values()), traj.net.dtype
-        single = isinstance(traj, Trajectory)
+        single = isinstance(traj, _OF_ONE)
         self._endings = tuple(
             tuple("" if single else f"_l{i}{direction}" for direction in DIRECTIONS[: len(row)])
             for i, row in enumerate(rows)
@@ -106,49 +112,61 @@ class Curvature:
 
     # -- forms of v --------------------------------------------------------------------------------------------
 
-    def flat(self, v: Any) -> NDArray:
-        """v as (K, P)."""
+    def flat(self, v: Any) -> Any:
+        """v as (K, P), where the trajectory lies."""
         if hasattr(v, "parameters") or isinstance(v, Mapping):
-            return flatten_parameters(self.net, v, "v")[None]
+            return flattened(self.net, v, "v", self._beside).reshape(1, self.size)
+        v = taken("v", v) if _cuda.is_device_array(v) else v
         shape = (self.size,) if np.ndim(v) < 2 else ("K", self.size)
-        return np.atleast_2d(_checks.array("v", v, shape, self.dtype))
+        found = checked("v", v, shape, self.dtype, self._beside)
+        return found.reshape(1, self.size) if found.ndim < 2 else found
 
-    def in_form_of(self, v: Any, product: NDArray) -> Any:
+    def in_form_of(self, v: Any, product: Any) -> Any:
         """(K, P) in the form that v came in."""
         if hasattr(v, "parameters") or isinstance(v, Mapping):
-            return unflatten_parameters(self.net, product[0])
-        return product.reshape(np.shape(v))
+            return {name: finished(value) for name, value in unflatten_parameters(self.net, product[0]).items()}
+        return product.reshape(taken("v", v).shape if _cuda.is_device_array(v) else np.shape(v))
+
+    @property
+    def _beside(self) -> Any:
+        """An array that lies where all others do; of a stack on the host."""
+        return getattr(self.traj, "x", None)
 
     # -- products ----------------------------------------------------------------------------------------------
 
-    def hessian(self, v: NDArray) -> NDArray:
+    def hessian(self, v: Any) -> Any:
         """H v of each row of v (K, P), as (K, P)."""
-        return self._in_pieces(v, second=True)
+        return self._in_pieces(self.flat(v), second=True)
 
-    def gauss_newton(self, v: NDArray) -> NDArray:
+    def gauss_newton(self, v: Any) -> Any:
         """G v of each row of v (K, P), as (K, P)."""
-        return self._in_pieces(v, second=False)
+        return self._in_pieces(self.flat(v), second=False)
 
-    def outputs(self, v: NDArray) -> NDArray:
+    def of_host(self, rows: NDArray, *, second: bool) -> NDArray:
+        """H v, or G v, of rows of v (K, P) on the host, wherever the trajectory lies: what solvers on the host need."""
+        return on_host(self._in_pieces(placed_beside(self._beside, rows), second))
+
+    def outputs(self, v: Any) -> Any:
         """dy/dtheta v, the change of the outputs along each row of v (K, P): (K, T, B, p)."""
-        return self._forward(unflatten_parameters(self.net, v))[2].swapaxes(0, 1)
+        u = self._forward(unflatten_parameters(self.net, self.flat(v)))[2]  # (T, R, p)
+        T, B, p = self.traj.T, self.traj.B, self.net.p
+        K = u.shape[1] // B
+        order = np.arange(T * K).reshape(T, K).T.ravel()
+        return finished(take_rows(u.reshape(T * K, B, p), order).reshape(K, T, B, p))
 
-    def _in_pieces(self, v: NDArray, second: bool) -> NDArray:
+    def _in_pieces(self, v: Any, second: bool) -> Any:
         """So many directions at once that their tangents fit in ``_MEMORY``."""
         one = sum(layer.traj.states.nbytes + 2 * layer.traj.a.nbytes for row in self.rows for layer in row)
-        together = max(1, _MEMORY // one)
-        parts = [self._product(v[first : first + together], second) for first in range(0, len(v), together)]
-        return np.concatenate(parts) if parts else np.zeros_like(v)
+        together, K = max(1, _MEMORY // one), v.shape[0]
+        parts = [self._product(v[first : first + together], second) for first in range(0, K, together)]
+        return finished(concatenated(parts)) if parts else np.zeros_like(v)
 
-    def _product(self, v: NDArray, second: bool) -> NDArray:
-        if not v.any():
-            return np.zeros_like(v)
-        # by powers of two, so that the tangents start at a size near 1
-        exponent = np.frexp(np.abs(v).max(axis=1))[1].astype(np.int32)[:, None]
-        directions = unflatten_parameters(self.net, np.ldexp(v, -exponent))
+    def _product(self, v: Any, second: bool) -> Any:
+        mantissas, exponent = scaled(v)  # so that the tangents start at a size near 1
+        directions = unflatten_parameters(self.net, mantissas)
         with np.errstate(over="ignore", invalid="ignore"):
             moved, dh, u = self._forward(directions)
-            dy = self.loss.curvature(self.traj.y, u.swapaxes(0, 1), self.traj.lengths)  # (K, T, B, p)
+            dy = self.loss.curvature(self.traj.y, u, self.traj.lengths, self.traj.backend)  # (T, R, p)
             found, gh = self._through_readout(directions, dy, dh if second else None)
 
             def back(level: int, backward: int, own: NDArray) -> NDArray:
@@ -162,19 +180,24 @@ class Curvature:
                     grads, dx = layer.differentiate_adjoint(*way, own)
                 else:
                     grads, dx = layer.pull_back(own)
-                found.update({name + ending: value for name, value in grads.items()})
+                for column, more in zip(found, grads, strict=True):
+                    column.update({name + ending: value for name, value in more.items()})
                 return dx
 
             for level in reversed(range(len(self.rows))):
                 gh = self._descend(level, gh, back)
-            flat = np.concatenate([found[name].reshape(len(v), -1) for name in named_parameters(self.net)], axis=1)
-            product = np.ldexp(flat, exponent)
-        if not np.isfinite(product).all():
+            product = unscaled(concatenated([self._joined(column) for column in found]), exponent)
+        if not all_finite(product):
             raise OverflowError(
                 f"the product is beyond {self.dtype.name}: the tangents grow too large over {self.traj.T} steps; "
                 "shorten the trajectory or scale the recurrent weights down"
             )
         return product
+
+    def _joined(self, column: dict[str, NDArray]) -> NDArray:
+        """Arrays of the parameters' shapes as one row (1, P)."""
+        parts = [column[name].reshape(own.size) for name, own in named_parameters(self.net).items() if own.size]
+        return concatenated(parts).reshape(1, self.size)
 
     # -- through the layers ------------------------------------------------------------------------------------
 
@@ -190,7 +213,7 @@ class Curvature:
         return reverse(values, np.tile(self.traj.lengths, values.shape[1] // self.traj.B)) if backward else values
 
     def _forward(self, directions: dict[str, NDArray]) -> tuple[list[list[Tangent]], NDArray, NDArray]:
-        """Tangents of every layer, R{h} (T, K, B, n) of the top one, and R{y} (T, K, B, p)."""
+        """Tangents of every layer, R{h} (T, R, n) of the top one, and R{y} (T, R, p)."""
         moved: list[list[Tangent]] = []
         dx: NDArray | None = None
         for level, row in enumerate(self.rows):
@@ -199,45 +222,44 @@ class Curvature:
                 given = None if dx is None else self._reversed(dx, backward)
                 parts.append(layer.tangent(self._own(directions, level, backward), given))
             moved.append(parts)
-            dx = np.concatenate([self._reversed(part.h, backward) for backward, part in enumerate(parts)], axis=-1)
+            dx = _side_by_side([self._reversed(part.h, backward) for backward, part in enumerate(parts)])
         assert dx is not None
-        T, B, K = self.traj.T, self.traj.B, dx.shape[1] // self.traj.B
-        dh = dx.reshape(T, K, B, self.net.n)
+        T, B, R = self.traj.T, self.traj.B, dx.shape[1]
+        K = R // B
         if self.net.V is None:
-            return moved, dh, dh
-        dy, affine = empty((T, K, B, self.net.p), self.dtype), find_backend(self.traj.backend).affine
-        part, still = empty((T * B, 1, self.net.p), self.dtype), np.zeros((1, self.net.p), self.dtype)
-        h = np.ascontiguousarray(self.traj.h).reshape(T * B, -1)
+            return moved, dx, dx
+        n, p, affine = self.net.n, self.net.p, find_backend(self.traj.backend).affine
+        dy, part = empty_beside(dx, (T, R, p), self.dtype), empty_beside(dx, (T * B, 1, p), self.dtype)
+        still, h = np.zeros((1, p), self.dtype), contiguous(self.traj.h).reshape(T * B, n)
+        affine(dy.reshape(T * R, 1, p), dx.reshape(T * R, n), self.net.V[None], still, _READOUT_RUNS)
         for k in range(K):
-            affine(part, np.ascontiguousarray(dh[:, k]).reshape(T * B, -1), self.net.V[None], still, _READOUT_RUNS)
-            dy[:, k] = part.reshape(T, B, -1)
-            affine(part, h, directions["V"][k : k + 1], directions["c"][k : k + 1], _READOUT_RUNS)
-            dy[:, k] += part.reshape(T, B, -1)
-        return moved, dh, dy
+            V, c = (contiguous(directions[name][k : k + 1]) for name in ("V", "c"))
+            affine(part, h, V, c, _READOUT_RUNS)
+            add_to_direction(dy, k, K, part.reshape(T, B, p))
+        return moved, dx, dy
 
     def _through_readout(
         self, directions: dict[str, NDArray], dy: NDArray, dh: NDArray | None
-    ) -> tuple[dict[str, NDArray], NDArray]:
-        """Gradients of V and c (K, *shape), and what h is charged with (T, R, n), for charges dy (K, T, B, p).
+    ) -> tuple[list[dict[str, NDArray]], NDArray]:
+        """Gradients of V and c of every direction, and what h is charged with (T, R, n), for charges dy (T, R, p).
 
-        With dh = R{h} (T, K, B, n): also what comes of the readout's own change and of R{h}.
+        With dh = R{h} (T, R, n): also what comes of the readout's own change and of R{h}.
         """
-        traj, found, charges = self.traj, [], []
-        for k in range(len(dy)):
-            own = readout_gradients(traj, np.ascontiguousarray(dy[k]))
-            charge = output_adjoint(traj, np.ascontiguousarray(dy[k]))
+        traj, found, K = self.traj, [], dy.shape[1] // self.traj.B
+        gh = output_adjoint(traj, dy)
+        for k in range(K):
+            own = readout_gradients(traj, of_direction(dy, k, K))
             if dh is not None and self.net.V is not None:
-                own["V"] = own["V"] + readout_gradients(traj, self.value.dy, dh[:, k])["V"]
-                charge = charge + output_adjoint(traj, self.value.dy, directions["V"][k])
+                add(own["V"], readout_gradients(traj, self.value.dy, of_direction(dh, k, K))["V"])
+                add_to_direction(gh, k, K, output_adjoint(traj, self.value.dy, contiguous(directions["V"][k])))
             found.append(own)
-            charges.append(charge)
-        return {name: np.stack([own[name] for own in found]) for name in found[0]}, np.concatenate(charges, axis=1)
+        return found, gh
 
     def _descend(self, level: int, gh: NDArray, back: Callable[[int, int, NDArray], NDArray]) -> NDArray:
         """Charges gh (T, R, n) to the outputs of a layer through ``back(level, backward, own)``: to its inputs."""
         received, start = [], 0
         for backward, layer in enumerate(self.rows[level]):
-            own = np.ascontiguousarray(gh[..., start : start + layer.net.n])
+            own = gh if layer.net.n == gh.shape[2] else np.ascontiguousarray(gh[..., start : start + layer.net.n])
             start += layer.net.n
             received.append(self._reversed(back(level, backward, self._reversed(own, backward)), backward))
         return sum(received[1:], received[0])
@@ -258,14 +280,20 @@ class Curvature:
         return out
 
 
+def _side_by_side(parts: list[NDArray]) -> NDArray:
+    """Outputs of the directions of a layer."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+_OF_ONE = (Trajectory, DeviceTrajectory)
 _READOUT_RUNS = input_runs((0,))
 _MEMORY = 2**24  # bytes of one array of tangents; there are about ten of them
 
 
-def _layers(traj: Any) -> tuple[tuple[Trajectory, ...], ...]:
+def _layers(traj: Any) -> tuple[tuple[Any, ...], ...]:
     """Layers of what has second derivatives here, or an error that names what has."""
     rows: tuple[tuple[Any, ...], ...] = ()
-    if isinstance(traj, Trajectory):
+    if isinstance(traj, _OF_ONE):
         rows = ((traj,),)
     elif isinstance(traj, StackTrajectory) and not traj.net.feedback:
         rows = traj.layers

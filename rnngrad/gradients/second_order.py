@@ -14,11 +14,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .._memory import empty
+from .._arrays import contiguous, empty_beside
 from ..dynamics.jacobian import factored_jacobians, through_output
+from ..dynamics.placed import (
+    add,
+    add_rows,
+    add_to_first_states,
+    fill,
+    filled,
+    first_states,
+    in_dtype,
+    put_rows,
+    take_rows,
+)
 from ..dynamics.rollout import Trajectory, input_runs
 from ..kernels import backend as find_backend
-from .assemble import bias_gradients, emitted, to_inputs, weight_gradients
+from .assemble import bias_gradients, to_inputs, weight_gradients
 from .bptt import adjoints
 
 Direction = Mapping[str, NDArray]  # by name, (K, *shape of the parameter)
@@ -61,62 +72,67 @@ class Linearized:
     @cached_property
     def _slopes(self) -> NDArray:
         """dh_t/ds_t (T, B, S, n)."""
-        return through_output(self.traj, np.ones_like(self.traj.h))
+        traj = self.traj
+        return through_output(traj, filled(traj.states, (traj.T, traj.B, self.net.n), self.net.dtype, 1))
 
     @cached_property
     def _emitted(self) -> NDArray:
         """e_{t-1} (T, B, n)."""
-        rows = emitted(self.traj)[:, : self.net.n]
-        return np.ascontiguousarray(rows).reshape(self.traj.T, self.traj.B, self.net.n)
+        traj, cell = self.traj, self.net.cell
+        return first_states(traj.states[: traj.T]) if cell.emits_state else contiguous(traj.emitted)
 
     # -- forward -----------------------------------------------------------------------------------------------
 
     def tangent(self, v: Direction, dx: NDArray | None = None) -> Tangent:
-        """R of the trajectory along parameters v and inputs dx (T, R, m); s_0 stays."""
+        """R of the trajectory along parameters v and inputs dx (T, R, m), none by default; s_0 stays."""
         net, traj, cell = self.net, self.traj, self.net.cell
-        T, B, n, K = traj.T, traj.B, net.n, len(v["W"])
-        dx = np.zeros((T, K * B, net.m), net.dtype) if dx is None else dx
+        T, B, n, K = traj.T, traj.B, net.n, v["W"].shape[0]
         a = self._changes("", v, self._emitted, dx, self._gates, cell.inputs, cell.biases, len(cell.gates))
         a2 = self._changes("2", v, traj.inner, dx, self._gates2, self._gates2, self._gates2, len(cell.gates2))
-        s = empty((T + 1, K * B, net.S, n), net.dtype)
-        s[0] = 0
-        none, exponents = np.zeros(K * B, np.int64), empty((T, K * B), np.int64)
+        s = empty_beside(a, (T + 1, K * B, net.S, n), net.dtype)
+        fill(s[:1], 0)
+        none, exponents = np.zeros(K * B, np.int64), empty_beside(a, (T, K * B), np.int64)
         self.factors.tangent(s[0], none, np.tile(np.arange(B), K), 0, T, a, a2, out=(s[1:], exponents))
 
-        def apply(partial: NDArray, moved: NDArray) -> NDArray:
-            out = np.einsum("tbpn,tkbpn->tkbn", partial, moved.reshape(T, K, B, -1, n))
-            return out.reshape(T, K * B, n)
+        def apply(partial: NDArray, moved: NDArray, out: NDArray | None = None) -> NDArray:
+            """sum_p partial (T, B, p, n) moved (T, R, p, n), or added to ``out``."""
+            more, width = out is not None, partial.shape[2]
+            out = empty_beside(a, (T, K * B, n), net.dtype) if out is None else out
+            through = out.reshape(T, K * B, 1, n), moved, partial.reshape(T, B, width, 1, n)
+            self.kernels.through_diagonals(*through, more=more)
+            return out
 
-        e = s[:-1, :, 0] if cell.emits_state else apply(self.factors.emit_s, s[:-1])
-        h = s[1:, :, 0] if cell.outputs_state else apply(self._slopes, s[1:])
-        q = empty((0, K * B, n), net.dtype)
+        e = first_states(s[:-1]) if cell.emits_state else apply(self.factors.emit_s, s[:-1])
+        h = first_states(s[1:]) if cell.outputs_state else apply(self._slopes, s[1:])
+        q = empty_beside(a, (0, K * B, n), net.dtype)
         if cell.two_stage:
-            q = apply(self.factors.inner_s, s[:-1]) + apply(self.factors.inner_a, a)
-        return Tangent(s, a, a2, np.ascontiguousarray(e), q, np.ascontiguousarray(h), dx)
+            q = apply(self.factors.inner_a, a, apply(self.factors.inner_s, s[:-1]))
+        return Tangent(s, a, a2, e, q, h, filled(a, (T, K * B, net.m), net.dtype) if dx is None else dx)
 
     def _changes(
-        self, suffix: str, v: Direction, e: NDArray, dx: NDArray, gates: tuple, inputs: tuple, biases: tuple, P: int
-    ) -> NDArray:
+        self, suffix: str, v: Direction, e: NDArray, dx: NDArray | None, gates: tuple, inputs: tuple, biases: tuple,
+        P: int,
+    ) -> NDArray:  # fmt: skip
         """What v and dx add to the pre-activations of one product, states held fixed: (T, R, P, n)."""
-        T, B, n, m, K = self.traj.T, self.traj.B, self.net.n, self.net.m, len(v["W"])
-        out = np.zeros((T, K, B, P, n), self.net.dtype)
+        T, B, n, m, K = self.traj.T, self.traj.B, self.net.n, self.net.m, v["W"].shape[0]
+        out = filled(v["W"], (T, K * B, P, n), self.net.dtype)
         if P == 0:
-            return out.reshape(T, K * B, 0, n)
-        still, part = np.zeros((P, n), self.net.dtype), empty((T * B, P, n), self.net.dtype)
+            return out
+        still, part = filled(out, (P, n), self.net.dtype), empty_beside(out, (T * B, P, n), self.net.dtype)
 
         def add(k: int, source: NDArray, weights: NDArray, bias: NDArray, rows: tuple) -> None:
-            self.kernels.affine(part, source, np.ascontiguousarray(weights), bias, input_runs(rows))
-            out[:, k] += part.reshape(T, B, P, n)
+            self.kernels.affine(part, source, contiguous(weights), bias, input_runs(rows))
+            add_to_direction(out, k, K, part.reshape(T, B, P, n))
 
         for k in range(K):
-            bias = still.copy()
-            bias[list(biases)] = v["b" + suffix][k]
+            bias = filled(out, (P, n), self.net.dtype)
+            put_rows(bias, np.array(biases, np.int64), v["b" + suffix][k])
             add(k, self.traj.x.reshape(T * B, m), v["U" + suffix][k], bias, inputs)
             add(k, e.reshape(T * B, n), v["W" + suffix][k], still, gates)
-            moved = np.ascontiguousarray(dx[:, k * B : (k + 1) * B]).reshape(T * B, m)
-            if moved.any():
+            if dx is not None:
+                moved = of_direction(dx, k, K).reshape(T * B, m)
                 add(k, moved, self.net.parameters["U" + suffix], still, inputs)
-        return out.reshape(T, K * B, P, n)
+        return out
 
     # -- backward ----------------------------------------------------------------------------------------------
 
@@ -129,33 +145,35 @@ class Linearized:
     def _to_products(self, da: NDArray, da2: NDArray, weights: Direction) -> tuple[NDArray, NDArray]:
         """(W2^T da2, W^T da), what arrives at q and e."""
         T, B, n = self.traj.T, self.traj.B, self.net.n
-        dq, de = (empty((T * B, n), self.net.dtype) for _ in range(2))
+        dq, de = (empty_beside(da, (T * B, n), self.net.dtype) for _ in range(2))
         for out, charge, name, gates in ((dq, da2, "W2", self._gates2), (de, da, "W", self._gates)):
             if gates:
-                W = np.ascontiguousarray(weights[name])
+                W = contiguous(weights[name])
                 self.kernels.input_adjoint(out, charge.reshape(T * B, -1, n), W, input_runs(gates))
         return dq.reshape(T, B, n), de.reshape(T, B, n)
 
-    def pull_back(self, gh: NDArray) -> tuple[dict[str, NDArray], NDArray]:
-        """J^T gh for charges gh (T, R, n) to the outputs: gradients (K, *shape) and those of the inputs (T, R, m)."""
-        T, B, n = self.traj.T, self.traj.B, self.net.n
+    def pull_back(self, gh: NDArray) -> tuple[list[dict[str, NDArray]], NDArray]:
+        """J^T gh for charges gh (T, R, n) to the outputs: gradients of every direction, and those of the inputs."""
+        T, B, n, S = self.traj.T, self.traj.B, self.net.n, self.net.S
         K = gh.shape[1] // B
         ds, da, da2 = self._charges(K)
-        direct = self._slopes[:, None] * gh.reshape(T, K, B, 1, n)
-        ds[1:] += direct.reshape(T, K * B, self.net.S, n)
+        slopes = self._slopes.reshape(T, B, 1, S, n)
+        self.kernels.through_diagonals(ds[1:], gh.reshape(T, K * B, 1, n), slopes, more=True)
         self._carry_back(ds, da, da2)
         return self._collect(K, da, da2)
 
     def differentiate_adjoint(
         self, v: Direction, moved: Tangent, base: Adjoint, gh: NDArray
-    ) -> tuple[dict[str, NDArray], NDArray]:
-        """R of every gradient, for R{gh} (T, R, n): (K, *shape) by name, and of the inputs (T, R, m)."""
-        T, B, n, cell, K = self.traj.T, self.traj.B, self.net.n, self.net.cell, len(v["W"])
+    ) -> tuple[list[dict[str, NDArray]], NDArray]:
+        """R of every gradient by direction, for R{gh} (T, R, n), and of the inputs (T, R, m)."""
+        T, B, n, cell, K = self.traj.T, self.traj.B, self.net.n, self.net.cell, v["W"].shape[0]
         ds, da, da2 = self._charges(K)
-        dq, de = (empty((T, K * B, n), self.net.dtype) for _ in range(2))
+        dq, de = (filled(ds, (T, K * B, n), self.net.dtype) for _ in range(2))
         for k in range(K):
-            own = slice(k * B, (k + 1) * B)
-            dq[:, own], de[:, own] = self._to_products(base.da, base.da2, {name: value[k] for name, value in v.items()})
+            to_q, to_e = self._to_products(base.da, base.da2, {name: value[k] for name, value in v.items()})
+            add_to_direction(de, k, K, to_e)
+            if cell.two_stage:
+                add_to_direction(dq, k, K, to_q)
         point = self.traj.states, self.traj.a, self.traj.a2
         added = _double(ds, da, da2)
         self.kernels.curvature(cell, self.net.phi)(
@@ -167,25 +185,26 @@ class Linearized:
             self.traj.lengths,
             *_double(self.net.unit_constants),
         )
-        ds, da, da2 = (part.astype(self.net.dtype, copy=False) for part in added)
+        ds, da, da2 = (in_dtype(part, self.net.dtype) for part in added)
         if cell.outputs_state:
-            ds[1:, :, 0] += gh
+            add_to_first_states(ds[1:], gh)
         if cell.emits_state:
-            ds[:-1, :, 0] += de
+            add_to_first_states(ds[:-1], de)
         self._carry_back(ds, da, da2)
         return self._collect(K, da, da2, v, moved, base)
 
     def _charges(self, K: int) -> tuple[NDArray, NDArray, NDArray]:
-        traj, rows = self.traj, K * self.traj.B
-        shapes = (traj.states.shape, traj.a.shape, traj.a2.shape)
-        ds, da, da2 = (np.zeros((shape[0], rows, *shape[2:]), self.net.dtype) for shape in shapes)
+        """Zeros for charges to the states (T+1, R, S, n) and to the pre-activations."""
+        traj, net = self.traj, self.net
+        sizes = (traj.T + 1, net.S), (traj.T, len(net.cell.gates)), (traj.T, len(net.cell.gates2))
+        ds, da, da2 = (filled(traj.states, (T, K * traj.B, P, net.n), net.dtype) for T, P in sizes)
         return ds, da, da2
 
     def _carry_back(self, ds: NDArray, da: NDArray, da2: NDArray) -> None:
         """Charges to states and pre-activations become adjoints, in place."""
         T, rows = self.traj.T, ds.shape[1]
         sample = np.tile(np.arange(self.traj.B), rows // self.traj.B)
-        out = ds[:T], empty((T, rows), np.int64)
+        out = ds[:T], empty_beside(ds, (T, rows), np.int64)
         self.factors.adjoint(ds[T], np.zeros(rows, np.int64), sample, T, T, out, da, da2)
 
     def _collect(
@@ -196,26 +215,40 @@ class Linearized:
         v: Direction | None = None,
         moved: Tangent | None = None,
         base: Adjoint | None = None,
-    ) -> tuple[dict[str, NDArray], NDArray]:
+    ) -> tuple[list[dict[str, NDArray]], NDArray]:
         """R{sum da e^T} = sum R{da} e^T + da R{e}^T and so on, direction by direction."""
-        traj, B = self.traj, self.traj.B
+        traj, two_stage = self.traj, self.net.cell.two_stage
         columns: list[dict[str, NDArray]] = []
-        dx = empty((traj.T, K * B, self.net.m), self.net.dtype)
+        dx = to_inputs(traj, da, da2, self.net.parameters)
         for k in range(K):
-            own = slice(k * B, (k + 1) * B)
-            mine, mine2 = np.ascontiguousarray(da[:, own]), np.ascontiguousarray(da2[:, own])
-            out = weight_gradients(traj, mine, mine2, emitted(traj), traj.x, traj.inner)
-            dx[:, own] = to_inputs(traj, mine, mine2, self.net.parameters)
+            mine, mine2 = of_direction(da, k, K), of_direction(da2, k, K) if two_stage else da2
+            out = weight_gradients(traj, mine, mine2, self._emitted, traj.x, traj.inner)
             if v is not None and moved is not None and base is not None:
-                e, x, q = (np.ascontiguousarray(part[:, own]) for part in (moved.e, moved.x, moved.q))
+                e, x = of_direction(moved.e, k, K), of_direction(moved.x, k, K)
+                q = of_direction(moved.q, k, K) if two_stage else moved.q
                 for name, more in weight_gradients(traj, base.da, base.da2, e, x, q).items():
-                    out[name] = out[name] + more
-                weights = {name: np.ascontiguousarray(value[k]) for name, value in v.items()}
-                dx[:, own] += to_inputs(traj, base.da, base.da2, weights)
+                    add(out[name], more)
+                weights = {name: contiguous(value[k]) for name, value in v.items()}
+                add_to_direction(dx, k, K, to_inputs(traj, base.da, base.da2, weights))
             columns.append(out | bias_gradients(traj, mine, mine2))
-        return {name: np.stack([column[name] for column in columns]) for name in self.net.cell.shapes(1, 1)}, dx
+        return columns, dx
+
+
+def of_direction(values: NDArray, k: int, K: int) -> NDArray:
+    """Rows of direction k (T, B, …) of C-contiguous values (T, K B, …); the values themselves if K is 1."""
+    if K == 1:
+        return values
+    T, R, *rest = values.shape
+    shape = (T * K, R // K, *rest)
+    return take_rows(values.reshape(shape), np.arange(T) * K + k)
+
+
+def add_to_direction(values: NDArray, k: int, K: int, more: NDArray) -> None:
+    """values[direction k] += more (T, B, …), of C-contiguous values (T, K B, …)."""
+    T, R, *rest = values.shape
+    add_rows(values.reshape(T * K, R // K, *rest), np.arange(T) * K + k, more)
 
 
 def _double(*arrays: NDArray) -> tuple[NDArray, ...]:
     """The arrays in float64, which dual numbers need for their range, whatever the network's precision."""
-    return tuple(np.ascontiguousarray(array, dtype=np.float64) for array in arrays)
+    return tuple(in_dtype(array, np.float64) for array in arrays)

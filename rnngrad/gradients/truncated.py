@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from ..dynamics.jacobian import local_jacobians
+from ..dynamics.placed import add_rows, filled, finished
+from ..dynamics.scaled import unscaled
 from ..losses import Loss
 from .assemble import collect, evaluate, explicit_gradients, state_adjoint
 
@@ -30,15 +32,16 @@ def truncated_bptt(
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
     loss : Loss
     window : int
         p >= 1; or give both ``k1`` >= 1 and ``k2`` >= k1.
 
     Returns
     -------
-    Gradients, or StackGradients
-        ``s[t]`` is the truncated adjoint used at step t, summed over the segments; ``s0`` is what reaches s_0.
+    Gradients, DeviceGradients or StackGradients
+        ``s[t]`` is the truncated adjoint used at step t, summed over the segments; ``s0`` is what reaches s_0. Of a
+        DeviceTrajectory device arrays, and the loss as the one number that is copied to the host.
 
     Raises
     ------
@@ -62,10 +65,12 @@ def truncated_gradients(traj: Any, loss: Loss, windows: Sequence[int], *, k1: in
     with the Jacobians for every segment and step walked, T/k1 times the largest window in all, and per window the
     explicit gradients of one backward pass. The arrays are used again for the next window: copy what is to stay.
     """
-    value = evaluate(traj, loss)
+    value = evaluate(traj, loss, on_device=True)
     jacobians = local_jacobians(traj)
     for window, G in windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, windows):
-        yield window, collect(traj, value, G, explicit_gradients(traj, jacobians, G[1:]))
+        found = collect(traj, value, G, explicit_gradients(traj, jacobians, G[1:]))
+        finished(G)
+        yield window, found
 
 
 def full_adjoints(jacobians: Any, direct: NDArray) -> NDArray:
@@ -87,27 +92,25 @@ def windowed_adjoints(
     flat = jacobians.flattened()
     ends = np.unique(np.append(np.arange(k1, T, k1), T))  # the last segment may be shorter
     starts = np.concatenate([[0], ends[:-1]])  # a segment carries the losses of steps starts+1 … ends
-    G = np.zeros((T + 1, B, S, n), direct.dtype)
-    y = np.zeros((len(ends), B, S, n), direct.dtype)
+    G = filled(direct, (T + 1, B, S, n), direct.dtype)
+    y = filled(direct, (len(ends), B, S, n), direct.dtype)
     done = 0
     for window in windows:
         for d in range(done, min(window, T)):
             at = ends - d  # step where each segment stands now
-            injected = at > starts
-            if injected.any():
-                y[injected] += direct[at[injected] - 1]
-            G[slice(at[0], T + 1 - d) if k1 == 1 else at] += y
+            injected = np.flatnonzero(at > starts)
+            add_rows(y, injected, direct, at[injected] - 1)
+            add_rows(G, at, y)
             sample = ((at - 1)[:, None] * B + np.arange(B)).ravel()
-            y = _one_step(flat, y.reshape(-1, S, n), sample).reshape(y.shape)
+            y = _one_step(flat, y.reshape(len(at) * B, S, n), sample).reshape(len(at), B, S, n)
             if at[0] == 1:
-                G[0] += y[0]
-                ends, starts, y = ends[1:], starts[1:], y[1:]
+                add_rows(G, np.zeros(1, np.int64), y[:1])
+                if len(ends) > 1:  # else this was the last step of all
+                    ends, starts, y = ends[1:], starts[1:], y[1:]
         done = max(done, min(window, T))
         yield window, G
 
 
 def _one_step(flat: Any, rows: NDArray, sample: NDArray) -> NDArray:
-    out, exponents = flat.adjoint(rows, np.zeros(len(rows), np.int64), sample, 1, 1)
-    if not exponents.any():
-        return out[0]
-    return np.ldexp(out[0], exponents[0].astype(np.int32)[:, None, None])
+    out, exponents = flat.adjoint(rows, np.zeros(len(sample), np.int64), sample, 1, 1)
+    return unscaled(out[0], exponents[0])

@@ -10,6 +10,7 @@ from .backprop import backprop
 from .chain import adjoint_chain
 from .covariant import covariant_vectors
 from .curvature import curvature
+from .diagonals import through_diagonals
 from .fixed_point import (
     adjoint_fixed_point,
     dense_adjoint_fixed_point,
@@ -22,18 +23,20 @@ from .frames import dense_frames, tangent_frames
 from .graded import graded_product
 from .jacobian import dense, factors
 from .linear import dense_newton_directions, newton_directions
-from .loss import loss
+from .loss import loss, loss_curvature
 from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
+from .rows import live_rows, put_rows, row_log_norms
 from .scaling import fold
 from .singular_values import graded_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
 from .unit_sums import unit_sums
+from .weights import charge_columns, weight_drive
 
 __all__ = [
     "CONVERGED",
@@ -46,6 +49,7 @@ __all__ = [
     "affine",
     "backprop",
     "chain_norms",
+    "charge_columns",
     "column_sums",
     "covariant_vectors",
     "curvature",
@@ -64,12 +68,16 @@ __all__ = [
     "graded_product",
     "graded_singular_values",
     "input_adjoint",
+    "live_rows",
     "loss",
+    "loss_curvature",
     "orthonormalize",
     "outer",
     "output",
     "output_vjp",
+    "put_rows",
     "rollout",
+    "row_log_norms",
     "system_derivatives",
     "system_fixed_point",
     "system_jacobian",
@@ -77,7 +85,9 @@ __all__ = [
     "tangent_chain",
     "tangent_fixed_point",
     "tangent_frames",
+    "through_diagonals",
     "unit_sums",
     "update",
     "update_vjp",
+    "weight_drive",
 ]

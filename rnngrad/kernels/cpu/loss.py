@@ -54,3 +54,51 @@ def loss(kind):
                 steps[t, b] = w * value
 
     return run
+
+
+@functools.cache
+def loss_curvature(kind):
+    """Kernel ``run(out, u, y, target, weights)``: out[T, R, p] = w d^2l/dy^2 u[T, R, p], row r of sample r % B.
+
+    y, target are (T, B, p); where weights[T, B] is 0 so is the result, whatever they are.
+    """
+    terms = TERMS[kind]
+    bend, normalized, scale = terms.bend, terms.normalized, terms.scale
+
+    @kernel(
+        "loss_curvature",
+        kind,
+        tasks=lambda out, *rest: len(out),
+        work=lambda out, *rest: 6 * out.size,
+    )
+    def run(start, stop, out, u, y, target, weights):
+        T = out.dtype.type
+        _, R, p = out.shape
+        B = y.shape[1]
+        for t in range(start, stop):
+            for r in range(R):
+                b = r % B
+                row, z, change, found = y[t, b], target[t, b], u[t, r], out[t, r]
+                w = weights[t, b]
+                if w == 0:
+                    for i in range(p):
+                        found[i] = 0
+                    continue
+                top, mass, total, mean = T(0), T(0), T(0), T(0)
+                if normalized:
+                    top = row[0]
+                    for i in range(1, p):
+                        top = max(top, row[i])
+                    for i in range(p):
+                        found[i] = share(row[i], top)
+                    for i in range(p):
+                        mass += found[i]
+                        total += z[i]
+                    for i in range(p):
+                        mean += found[i] / mass * change[i]
+                w *= T(scale)
+                for i in range(p):
+                    own = found[i] / mass if normalized else T(0)
+                    found[i] = w * bend(row[i], change[i], own, total, mean)
+
+    return run

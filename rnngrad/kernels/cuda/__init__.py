@@ -15,6 +15,7 @@ from .batchnorm import batchnorm_backprop, batchnorm_jacobian, batchnorm_rollout
 from .chain import adjoint_chain, dense_chain, tangent_chain
 from .covariant import covariant_vectors
 from .curvature import curvature
+from .diagonals import through_diagonals
 from .fixed_point import (
     adjoint_fixed_point,
     dense_adjoint_fixed_point,
@@ -26,18 +27,20 @@ from .frames import dense_frames, tangent_frames
 from .graded import graded_product
 from .jacobian import dense, factors
 from .linear import dense_newton_directions, newton_directions
-from .loss import first_outside, loss, one_hot, total
+from .loss import first_outside, loss, loss_curvature, one_hot, total
 from .norms import chain_norms, dense_chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
-from .resident import contiguous, first_not_finite, in_float64, swapped, unit_rows
+from .resident import contiguous, fill, first_not_finite, in_dtype, in_float64, swapped, unit_rows
 from .rollout import rollout
-from .scaling import fold, normalize
+from .rows import live_rows, put_rows, row_log_norms
+from .scaling import fold, normalize, times_powers
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
 from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
 from .unit_sums import unit_sums
+from .weights import charge_columns, weight_drive
 
 __all__ = [
     "CONVERGED",
@@ -53,6 +56,7 @@ __all__ = [
     "batchnorm_jacobian",
     "batchnorm_rollout",
     "chain_norms",
+    "charge_columns",
     "column_sums",
     "contiguous",
     "covariant_vectors",
@@ -65,15 +69,19 @@ __all__ = [
     "dense_newton_directions",
     "dense_tangent_fixed_point",
     "factors",
+    "fill",
     "first_not_finite",
     "first_outside",
     "fixed_point",
     "fold",
     "graded_product",
     "graded_singular_values",
+    "in_dtype",
     "in_float64",
     "input_adjoint",
+    "live_rows",
     "loss",
+    "loss_curvature",
     "newton_directions",
     "normalize",
     "normalize_batch",
@@ -82,7 +90,9 @@ __all__ = [
     "outer",
     "output",
     "output_vjp",
+    "put_rows",
     "rollout",
+    "row_log_norms",
     "swapped",
     "system_derivatives",
     "system_fixed_point",
@@ -92,10 +102,13 @@ __all__ = [
     "tangent_fixed_point",
     "tangent_frames",
     "through_batch",
+    "through_diagonals",
+    "times_powers",
     "total",
     "unit_rows",
     "unit_sums",
     "unsettled",
+    "weight_drive",
 ]
 
 

@@ -154,10 +154,15 @@ def curvature(cell, phi):
         if not cell.outputs_state:
             others = [pieces.read(array, 0) for array in (Rs[1:], Rgh, states[1:], gh, consts)]
             run(make_charged(cell, phi), (ds[1:],), others, "the curvature of one step's outputs", timed=False)
-        Rdq, dq = (Rdq, dq) if cell.two_stage else (Rdq[:0], dq[:0])
-        Rde, de = (Rde[:0], de[:0]) if cell.emits_state else (Rde, de)
+        Rdq, dq = (Rdq, dq) if cell.two_stage else (_unread(Rdq), _unread(dq))
+        Rde, de = (_unread(Rde), _unread(de)) if cell.emits_state else (Rde, de)
         others = (Rs[:-1], Ra, Ra2, Rdq, Rde, states[:-1], a, a2, gs[1:], dq, de)
         others = [pieces.read(array, 0) for array in others] + [pieces.whole(lengths), pieces.read(consts, 0)]
         run(make(cell, phi), (ds[:-1], da, da2), others, "the curvature of one step", timed=True)
 
     return launch
+
+
+def _unread(array):
+    """What goes to the device for an array that the cell has no use for."""
+    return array if _cuda.is_device_array(array) else array[:0]

@@ -12,6 +12,7 @@ from .block import KEYS
 
 cuda = _cuda.load()
 
+_DTYPE = np.dtype(np.float64)
 _COLUMNS = 128  # of R, whose weights lie in shared memory at once
 
 
@@ -60,14 +61,15 @@ def make():
 
 
 @functools.cache
-def make_live():
+def make_live(dtype):
     """Kernel ``run(live, X)``: live[b, i] is set where X[b, i, :] holds a number that is not zero."""
+    zero = dtype.type(0)
 
     @_cuda.Kernel
     def run(live, X):
         B, N, M = X.shape
         for item in range(cuda.grid(1), B * N * M, cuda.gridsize(1)):
-            if X[item // (N * M), item // M % N, item % M] != 0.0:
+            if X[item // (N * M), item // M % N, item % M] != zero:
                 live[item // (N * M), item // M % N] = 1  # whichever thread comes last
 
     return run
@@ -82,7 +84,7 @@ def graded_product(out, exponents, R, shifts, X, before):
     def piece(start, stop, out, exponents, R, shifts, X, before):
         count, threads = stop - start, _cuda.threads(M)
         live = _cuda.upload(np.zeros((count, N), np.uint8))
-        make_live()(-(-X.size // threads), threads, 0, live, X)
+        make_live(_DTYPE)(-(-X.size // threads), threads, 0, live, X)
         rows = out.reshape(count * N, 1, M), exponents.reshape(count * N)
         make()(count * N, threads, 0, *rows, R, shifts, X, before, live)
 

@@ -22,22 +22,30 @@ _LANES = 32  # parts of a sum over components, and threads of a block
 
 
 @functools.cache
-def make(kind, dtype):
-    """Kernel ``run(steps, dy, y, target, weights)``, one block per step and sample at a time."""
-    terms = TERMS[kind]
-    term, slope, normalized = terms.term, terms.slope, terms.normalized
-    scale, zero = dtype.type(terms.scale), dtype.type(0)
-    dtype = numba.from_dtype(dtype)
+def _added(dtype):
+    """Device function: the sum of ``_LANES`` parts, by every thread of the block."""
+    zero = dtype.type(0)
 
     @_cuda.function
-    def added(parts):
-        # the sum of the parts, by every thread
+    def run(parts):
         cuda.syncthreads()
         total = zero
         for lane in range(_LANES):
             total += parts[lane]
         cuda.syncthreads()
         return total
+
+    return run
+
+
+@functools.cache
+def make(kind, dtype):
+    """Kernel ``run(steps, dy, y, target, weights)``, one block per step and sample at a time."""
+    terms = TERMS[kind]
+    term, slope, normalized = terms.term, terms.slope, terms.normalized
+    scale, zero = dtype.type(terms.scale), dtype.type(0)
+    added = _added(dtype)
+    dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
     def run(steps, dy, y, target, weights):
@@ -107,6 +115,83 @@ def loss(kind):
             kernel(blocks, _cuda.threads(_LANES), 0, *arrays)
 
         pieces.run(piece, y.shape[0], operands, "the loss of one step")
+
+    return launch
+
+
+@functools.cache
+def make_curvature(kind, dtype):
+    """Kernel ``run(out, u, y, target, weights)``, one block per step and row at a time."""
+    terms = TERMS[kind]
+    bend, normalized = terms.bend, terms.normalized
+    scale, zero = dtype.type(terms.scale), dtype.type(0)
+    added = _added(dtype)
+    dtype = numba.from_dtype(dtype)
+
+    @_cuda.Kernel
+    def run(out, u, y, target, weights):
+        T, R, p = out.shape
+        B = y.shape[1]
+        parts = cuda.shared.array(_LANES, dtype)
+        for tr in range(cuda.blockIdx.x, T * R, cuda.gridDim.x):
+            t, r = tr // R, tr % R
+            b = r % B
+            w = weights[t, b]
+            if w == zero:  # the whole block
+                for i in range(cuda.threadIdx.x, p, cuda.blockDim.x):
+                    out[t, r, i] = zero
+                continue
+            top, mass, total, mean = zero, zero, zero, zero
+            if normalized:
+                top = y[t, b, 0]
+                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+                    most = top
+                    for i in range(lane, p, _LANES):
+                        most = max(most, y[t, b, i])
+                    parts[lane] = most
+                cuda.syncthreads()
+                for lane in range(_LANES):
+                    top = max(top, parts[lane])
+                cuda.syncthreads()
+                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+                    own = zero
+                    for i in range(lane, p, _LANES):
+                        own += share(y[t, b, i], top)
+                    parts[lane] = own
+                mass = added(parts)
+                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+                    own = zero
+                    for i in range(lane, p, _LANES):
+                        own += target[t, b, i]
+                    parts[lane] = own
+                total = added(parts)
+                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+                    own = zero
+                    for i in range(lane, p, _LANES):
+                        own += share(y[t, b, i], top) / mass * u[t, r, i]
+                    parts[lane] = own
+                mean = added(parts)
+            w *= scale
+            for i in range(cuda.threadIdx.x, p, cuda.blockDim.x):
+                own = share(y[t, b, i], top) / mass if normalized else zero
+                out[t, r, i] = w * bend(y[t, b, i], u[t, r, i], own, total, mean)
+
+    return run
+
+
+@functools.cache
+def loss_curvature(kind):
+    """Kernel ``launch(out, u, y, target, weights)``, the contract of the CPU's."""
+
+    def launch(out, u, y, target, weights):
+        operands = [pieces.written(out, 0), *(pieces.read(array, 0) for array in (u, y, target, weights))]
+        kernel = make_curvature(kind, np.dtype(out.dtype))
+
+        def piece(start, stop, *arrays):
+            blocks = min((stop - start) * u.shape[1], 32 * _cuda.processors())
+            kernel(blocks, _cuda.threads(_LANES), 0, *arrays)
+
+        pieces.run(piece, u.shape[0], operands, "the curvature of the loss of one step")
 
     return launch
 

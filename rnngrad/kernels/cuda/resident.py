@@ -95,16 +95,39 @@ def make_wide():
     return run
 
 
-def in_float64(x):
-    """The same numbers in float64, where they are: on the device (C-contiguous) or on the host."""
+def in_dtype(x, dtype):
+    """The same numbers in a dtype, where they are: on the device (C-contiguous) or on the host."""
     if not _cuda.is_device_array(x):
-        return np.asarray(x, np.float64)
-    if x.dtype == np.float64:
+        return np.asarray(x, dtype)
+    if x.dtype == dtype:
         return x
-    out = _cuda.empty(x.shape, np.float64)
+    out = _cuda.empty(x.shape, dtype)
     threads = _cuda.threads(out.size)
     make_wide()(-(-out.size // threads), threads, 0, out.reshape(-1), x.reshape(-1))
     return out
+
+
+def in_float64(x):
+    """The same numbers in float64."""
+    return in_dtype(x, np.float64)
+
+
+@functools.cache
+def make_fill():
+    """Kernel ``run(out, value)``: out[i] = value."""
+
+    @_cuda.Kernel
+    def run(out, value):
+        for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+            out[i] = value
+
+    return run
+
+
+def fill(out, value):
+    """out[...] = value of a C-contiguous device array."""
+    threads = _cuda.threads(out.size)
+    make_fill()(-(-out.size // threads), threads, 0, out.reshape(-1), np.dtype(out.dtype).type(value))
 
 
 @functools.cache

@@ -31,11 +31,19 @@ def make_fold(dtype):
     return run
 
 
-def fold(rows, exponent):
-    """rows[R, n] *= 2^exponent[R] of device arrays, in place; whether an entry left the range of the dtype."""
+def times_powers(rows, exponent):
+    """rows[R, n] *= 2^exponent[R] of device arrays, in place; 1 if an entry left the range of the dtype, on the device.
+
+    What leaves it is infinite then. Nothing comes to the host.
+    """
     overflow, threads = _cuda.upload(np.zeros(1, np.int64)), _cuda.threads(rows.size)
     make_fold(np.dtype(rows.dtype))(-(-rows.size // threads), threads, 0, rows, exponent, overflow)
-    out = np.empty(1, np.int64)
+    return overflow
+
+
+def fold(rows, exponent):
+    """rows[R, n] *= 2^exponent[R] of device arrays, in place; whether an entry left the range of the dtype."""
+    overflow, out = times_powers(rows, exponent), np.empty(1, np.int64)
     _cuda.download(overflow, out)
     return bool(out[0])
 

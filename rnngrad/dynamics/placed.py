@@ -1,0 +1,106 @@
+"""Work on arrays where they lie: NumPy arrays by the kernels of the CPU, device arrays by those of CUDA."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _cuda
+from .._arrays import contiguous, empty_beside
+from ..kernels import backend as find_backend
+
+
+def kernels_at(array: Any) -> ModuleType:
+    """The kernels that work where the array lies."""
+    return find_backend("cuda" if _cuda.is_device_array(array) else "cpu")
+
+
+def fill(array: Any, value: float) -> Any:
+    """array[...] = value; the array. It is contiguous if it lies on the GPU."""
+    if _cuda.is_device_array(array):
+        find_backend("cuda").fill(array, value)
+    else:
+        array[...] = value
+    return array
+
+
+def filled(beside: Any, shape: tuple[int, ...], dtype: Any, value: float = 0) -> Any:
+    """An array of one value where another one lies."""
+    if not _cuda.is_device_array(beside) and value == 0:
+        return np.zeros(shape, dtype)  # whose pages are made when they are written
+    return fill(empty_beside(beside, shape, dtype), value)
+
+
+def in_dtype(array: Any, dtype: Any) -> Any:
+    """The same numbers in a dtype, C-contiguous; the array itself if it is so already."""
+    if _cuda.is_device_array(array):
+        return find_backend("cuda").in_dtype(array, dtype)
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def take_rows(values: Any, rows: NDArray[np.int64]) -> Any:
+    """values[rows], a copy; values (X, …) are C-contiguous."""
+    out = empty_beside(values, (len(rows), *values.shape[1:]), values.dtype)
+    _put(out, np.arange(len(rows)), values, rows, False)
+    return out
+
+
+def put_rows(out: Any, to: NDArray[np.int64], values: Any, source: NDArray[np.int64] | None = None) -> None:
+    """out[to] = values[source] (all of them by default) of C-contiguous (X, …) and (Y, …); ``to`` has no row twice."""
+    _put(out, to, values, source, False)
+
+
+def add_rows(out: Any, to: NDArray[np.int64], values: Any, source: NDArray[np.int64] | None = None) -> None:
+    """out[to] += values[source]; see ``put_rows``."""
+    _put(out, to, values, source, True)
+
+
+def _put(out: Any, to: NDArray[np.int64], values: Any, source: NDArray[np.int64] | None, more: bool) -> None:
+    width = math.prod(out.shape[1:])
+    if not len(to) or not width:
+        return
+    source = np.arange(len(to)) if source is None else source
+    flat = out.reshape(out.shape[0], width), contiguous(values).reshape(values.shape[0], width)
+    kernels_at(out).put_rows(flat[0], to, flat[1], source, more)
+
+
+def add(out: Any, more: Any) -> None:
+    """out += more, of one shape; C-contiguous."""
+    if out.size:
+        one = np.zeros(1, np.int64)
+        _put(out.reshape(1, -1), one, more.reshape(1, -1), one, True)
+
+
+def first_states(states: Any) -> Any:
+    """states[..., 0, :] of C-contiguous (T, R, S, n) as (T, R, n), C-contiguous; without a copy where S is 1."""
+    T, R, S, n = states.shape
+    flat = states.reshape(T * R * S, n)
+    return (flat if S == 1 else take_rows(flat, _first(T * R, S))).reshape(T, R, n)
+
+
+def add_to_first_states(states: Any, values: Any) -> None:
+    """states[..., 0, :] += values, of C-contiguous (T, R, S, n) and (T, R, n)."""
+    T, R, S, n = states.shape
+    add_rows(states.reshape(T * R * S, n), _first(T * R, S), contiguous(values).reshape(T * R, n))
+
+
+def _first(rows: int, S: int) -> NDArray[np.int64]:
+    return np.arange(rows) * S
+
+
+def all_finite(array: Any) -> bool:
+    """Whether there is no NaN and no infinity in a C-contiguous array; that alone is copied from a GPU."""
+    if not _cuda.is_device_array(array):
+        return bool(np.isfinite(array).all())
+    return bool((find_backend("cuda").first_not_finite(array.reshape(array.size, 1, 1)) < 0).all())
+
+
+def finished(value: Any) -> Any:
+    """The value when it is written, if it lies on the GPU: whoever reads it there is told of no stream to wait for."""
+    if _cuda.is_device_array(value):
+        _cuda.synchronize()
+    return value

@@ -1,0 +1,103 @@
+"""Rows of arrays by their numbers: copied, added, looked at for what is not zero, and their norms."""
+
+import functools
+import math
+
+import numba
+import numpy as np
+
+from ... import _cuda
+from ..._math import log
+from . import block, pieces
+from .graded import make_live
+from .resident import in_float64
+
+cuda = _cuda.load()
+
+_LANES = 32  # parts of a sum over a row, and threads of a block
+_LN2 = math.log(2.0)
+
+
+@functools.cache
+def make_put(more):
+    """Kernel ``run(out, to, values, source)``: out[to[r]] = values[source[r]], or added to it if ``more``."""
+
+    @_cuda.Kernel
+    def run(out, to, values, source):
+        C = out.shape[1]
+        for item in range(cuda.grid(1), to.size * C, cuda.gridsize(1)):
+            r, c = item // C, item % C
+            if more:
+                out[to[r], c] += values[source[r], c]
+            else:
+                out[to[r], c] = values[source[r], c]
+
+    return run
+
+
+def put_rows(out, to, values, source, more=False):
+    """out[to[r]] = values[source[r]] of device arrays (X, C) and (Y, C), or added to it; no row twice in ``to``."""
+    items = to.size * out.shape[1]
+    if items:
+        threads = _cuda.threads(items)
+        make_put(bool(more))(-(-items // threads), threads, 0, out, _cuda.upload(to), values, _cuda.upload(source))
+
+
+def live_rows(x):
+    """Which rows of a device array (R, C) hold a number that is not zero, (R,) of bool on the host."""
+    R, C = x.shape
+    live, threads = _cuda.upload(np.zeros((1, R), np.uint8)), _cuda.threads(R * C)
+    make_live(np.dtype(x.dtype))(-(-R * C // threads), threads, 0, live, x.reshape(1, R, C))
+    out = np.empty((1, R), np.uint8)
+    _cuda.download(live, out)
+    return out[0] != 0
+
+
+@functools.cache
+def make_log_norms():
+    """Kernel ``run(out, rows, exponent)``, one block per row at a time."""
+
+    @_cuda.Kernel
+    def run(out, rows, exponent):
+        R, n = rows.shape
+        tops = cuda.shared.array(_LANES, numba.int32)
+        parts = cuda.shared.array(_LANES, numba.float64)
+        for r in range(cuda.blockIdx.x, R, cuda.gridDim.x):
+            for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+                key = np.int32(0)
+                for i in range(lane, n, _LANES):
+                    key = max(key, block.exponent_key(rows[r, i]))
+                tops[lane] = key
+            cuda.syncthreads()
+            key = tops[0]
+            for lane in range(1, _LANES):
+                key = max(key, tops[lane])
+            shift = block.exponent_of(key, 1.0)  # so that no square over- or underflows
+            for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+                total = 0.0
+                for i in range(lane, n, _LANES):
+                    x = block.times_power(rows[r, i], -shift)
+                    total += x * x
+                parts[lane] = total
+            cuda.syncthreads()
+            if cuda.threadIdx.x == 0:
+                square = 0.0
+                for lane in range(_LANES):
+                    square += parts[lane]
+                if 0.0 < square < math.inf:
+                    out[r] = log(square) / 2.0 + (exponent[r] + shift) * _LN2
+                else:  # no number stays none
+                    out[r] = -math.inf if square == 0.0 else square
+            cuda.syncthreads()
+
+    return run
+
+
+def row_log_norms(out, rows, exponent):
+    """out[r] = ln ||rows[r] 2^exponent[r]|| of rows (R, n), in float64; the CPU's contract."""
+    operands = [pieces.written(out, 0), pieces.read(in_float64(rows), 0), pieces.read(exponent, 0)]
+
+    def piece(start, stop, *arrays):
+        make_log_norms()(min(stop - start, 32 * _cuda.processors()), _cuda.threads(_LANES), 0, *arrays)
+
+    pieces.run(piece, rows.shape[0], operands, "the norm of one row")
