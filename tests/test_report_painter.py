@@ -1,8 +1,6 @@
 """Figures drawn by a second process are those drawn by one, and what it cannot draw is drawn all the same."""
 
 import functools
-import os
-import signal
 
 import matplotlib as mpl
 import numpy as np
@@ -78,7 +76,7 @@ def test_a_process_that_ends_is_no_loss(listed, tmp_path, two, after):
         painter.add(listed[:after])
         with painter._news:
             assert painter._news.wait_for(lambda: len(painter._drawn) == after, timeout=120)
-        os.kill(painter._process.pid, signal.SIGKILL)
+        painter._process.kill()
         painter._process.wait()
         painter.add(listed[after:])
         done = painter.finish(lambda share: None)

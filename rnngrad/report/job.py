@@ -90,6 +90,11 @@ def report(
         A file cannot be read, or the folder not be written.
     BackendError
         The backend cannot run here.
+
+    Notes
+    -----
+    A second process draws figures while the analysis goes on, unless kernels are held to one thread
+    (``RNNGRAD_NUM_THREADS=1``).
     """
     if (net_or_path is None) != (x is None):
         raise ValueError(
