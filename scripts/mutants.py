@@ -70,6 +70,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_fixed_point_curves.py",
     "tests/test_settling.py",
     "tests/test_report_fixed_points.py",
+    "tests/test_report_painter.py",
 ]
 
 #: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
@@ -554,6 +555,10 @@ MUTANTS = [
     ("cuda_system: dense: a barrier left out", "kernels/cuda/steps.py", "        cuda.syncthreads()  # other threads", "        # other threads"),
     ("cuda_system: dense: chains forward begin at 0", "kernels/cuda/chain.py", "start = t_from if forward", "start = 0 if forward"),
     ("cuda_system: dense: Newton directions without their matrix", "kernels/cuda/linear.py", "        A.copy_to_device(J.reshape(-1))", "        A.copy_to_device(_cuda.upload(np.zeros(A.shape, x.dtype)))"),
+    # the second process of a report
+    ("report_painter: settings of Matplotlib stay here", "report/painter.py", "mpl.rcParams.update(pickle.loads(pickle.load(source)))", "pickle.load(source)"),
+    ("report_painter: what was refused is forgotten", "report/painter.py", "for picture in self._refused:", "for picture in []:"),
+    ("report_painter: in the order they were drawn", "report/painter.py", "[self._drawn[name] for name in self._names]", "list(self._drawn.values())"),
 ]  # fmt: skip
 
 
