@@ -15,11 +15,26 @@ import rnngrad as rg
 from rnngrad import _cuda
 
 NUMBER = 8  # bytes
+_QUICK = {("lstm", "float64"), ("gru_delayed", "float32"), ("continuous", "float64")}
+each = pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [
+        pytest.param(cell, dtype, marks=[] if (cell, dtype) in _QUICK else [pytest.mark.slow])
+        for cell in CELLS
+        for dtype in DTYPES
+    ],
+)
 
 
 @outside
 def test_in_the_simulator():
     session(__file__, "-m", "not slow", seconds=1800)
+
+
+@pytest.mark.slow
+@outside
+def test_in_the_simulator_at_length():
+    session(__file__, "-m", "slow", seconds=3600)
 
 
 def both(cell, dtype="float64", **options):
@@ -44,8 +59,7 @@ def assert_same_gradients(found, truth):
 
 
 @inside
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", CELLS)
+@each
 def test_gradient_flow(cell, dtype, copied):
     traj, there, loss, loss_there = both(cell, dtype)
     truth = rg.gradient_flow(traj, loss)
@@ -78,8 +92,7 @@ def test_gradient_flow_of_few_steps_with_a_loss(copied):
 
 
 @inside
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", CELLS)
+@each
 def test_truncated_gradients(cell, dtype, copied):
     traj, there, loss, loss_there = both(cell, dtype)
     for options in ({"window": 3}, {"window": 9}, {"k1": 2, "k2": 3}, {"k1": 5, "k2": 5}):
@@ -104,8 +117,7 @@ def test_forward_gradients(cell, dtype, copied, monkeypatch):
 
 
 @inside
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", CELLS)
+@each
 def test_second_derivatives(cell, dtype, copied):
     traj, there, loss, loss_there = both(cell, dtype)
     curvature, truth = rg.Curvature(there, loss_there), rg.Curvature(traj, loss)
