@@ -212,6 +212,8 @@ MUTANTS = [
     ("batchnorm: sample by sample, transposed", "dynamics/batchnorm.py", '"tbibj->tbij"', '"tbibj->tbji"'),
     ("layers: bias of the backward direction from the forward one", "interop/layout.py", '{part: f"{part}_l{layer}{reverse}" for part in PARTS}', '{part: f"{part}_l{layer}" + (reverse if "bias" not in part else "") for part in PARTS}'),
     # gradients and losses
+    ("loss: mass of the last share alone", "kernels/cpu/loss.py", "mass += shares[i]", "mass = shares[i]"),
+    ("cuda_simulator: loss: sum of the target lost", "kernels/cuda/loss.py", "own += target[i]", "own += zero * target[i]"),
     ("loss: mask ignored in the derivative", "kernels/cpu/loss.py", "out[i] = w * slope", "out[i] = slope"),
     ("loss: squared error without 1/2", "loss_terms.py", "square_bend, scale=0.5)", "square_bend, scale=1.0)"),
     ("truncated: window one too long", "gradients/truncated.py", "for d in range(done, min(window, T)):", "for d in range(done, min(window + 1, T)):"),

@@ -2,8 +2,22 @@
 
 import functools
 
-from ..._jit import kernel
+from ..._jit import inner, kernel
 from ...loss_terms import TERMS, log_mass, share
+
+
+@inner(forced=True)
+def _masses(shares, y, z):
+    """The largest logit, the sum of the shares relative to it (put into ``shares``), and the sum of the target."""
+    top, mass, total = y[0], y.dtype.type(0), y.dtype.type(0)
+    for i in range(1, y.size):
+        top = max(top, y[i])
+    for i in range(y.size):
+        shares[i] = share(y[i], top)
+    for i in range(y.size):
+        mass += shares[i]
+        total += z[i]
+    return top, mass, total
 
 
 @functools.cache
@@ -35,14 +49,7 @@ def loss(kind):
                     continue
                 top, mass, level, total = T(0), T(0), T(0), T(0)
                 if normalized:
-                    top = row[0]
-                    for i in range(1, p):
-                        top = max(top, row[i])
-                    for i in range(p):
-                        out[i] = share(row[i], top)
-                    for i in range(p):
-                        mass += out[i]
-                        total += z[i]
+                    top, mass, total = _masses(out, row, z)
                     level = log_mass(mass)
                 value = T(0)
                 for i in range(p):
@@ -86,14 +93,7 @@ def loss_curvature(kind):
                     continue
                 top, mass, total, mean = T(0), T(0), T(0), T(0)
                 if normalized:
-                    top = row[0]
-                    for i in range(1, p):
-                        top = max(top, row[i])
-                    for i in range(p):
-                        found[i] = share(row[i], top)
-                    for i in range(p):
-                        mass += found[i]
-                        total += z[i]
+                    top, mass, total = _masses(found, row, z)
                     for i in range(p):
                         mean += found[i] / mass * change[i]
                 w *= T(scale)

@@ -39,12 +39,45 @@ def _added(dtype):
 
 
 @functools.cache
+def _masses(dtype):
+    """Device function: the largest logit, the sum of the shares relative to it, and the sum of the target."""
+    added, zero = _added(dtype), dtype.type(0)
+
+    @_cuda.function
+    def run(parts, y, target):
+        top = y[0]
+        for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+            most = top
+            for i in range(lane, y.size, _LANES):
+                most = max(most, y[i])
+            parts[lane] = most
+        cuda.syncthreads()
+        for lane in range(_LANES):
+            top = max(top, parts[lane])
+        cuda.syncthreads()
+        for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+            own = zero
+            for i in range(lane, y.size, _LANES):
+                own += share(y[i], top)
+            parts[lane] = own
+        mass = added(parts)
+        for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
+            own = zero
+            for i in range(lane, y.size, _LANES):
+                own += target[i]
+            parts[lane] = own
+        return top, mass, added(parts)
+
+    return run
+
+
+@functools.cache
 def make(kind, dtype):
     """Kernel ``run(steps, dy, y, target, weights)``, one block per step and sample at a time."""
     terms = TERMS[kind]
     term, slope, normalized = terms.term, terms.slope, terms.normalized
     scale, zero = dtype.type(terms.scale), dtype.type(0)
-    added = _added(dtype)
+    added, masses = _added(dtype), _masses(dtype)
     dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
@@ -62,28 +95,7 @@ def make(kind, dtype):
                 continue
             top, mass, level, total = zero, zero, zero, zero
             if normalized:
-                top = y[t, b, 0]
-                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
-                    most = top
-                    for i in range(lane, p, _LANES):
-                        most = max(most, y[t, b, i])
-                    parts[lane] = most
-                cuda.syncthreads()
-                for lane in range(_LANES):
-                    top = max(top, parts[lane])
-                cuda.syncthreads()
-                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
-                    own = zero
-                    for i in range(lane, p, _LANES):
-                        own += share(y[t, b, i], top)
-                    parts[lane] = own
-                mass = added(parts)
-                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
-                    own = zero
-                    for i in range(lane, p, _LANES):
-                        own += target[t, b, i]
-                    parts[lane] = own
-                total = added(parts)
+                top, mass, total = masses(parts, y[t, b], target[t, b])
                 level = log_mass(mass)
             for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
                 own = zero
@@ -125,7 +137,7 @@ def make_curvature(kind, dtype):
     terms = TERMS[kind]
     bend, normalized = terms.bend, terms.normalized
     scale, zero = dtype.type(terms.scale), dtype.type(0)
-    added = _added(dtype)
+    added, masses = _added(dtype), _masses(dtype)
     dtype = numba.from_dtype(dtype)
 
     @_cuda.Kernel
@@ -143,28 +155,7 @@ def make_curvature(kind, dtype):
                 continue
             top, mass, total, mean = zero, zero, zero, zero
             if normalized:
-                top = y[t, b, 0]
-                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
-                    most = top
-                    for i in range(lane, p, _LANES):
-                        most = max(most, y[t, b, i])
-                    parts[lane] = most
-                cuda.syncthreads()
-                for lane in range(_LANES):
-                    top = max(top, parts[lane])
-                cuda.syncthreads()
-                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
-                    own = zero
-                    for i in range(lane, p, _LANES):
-                        own += share(y[t, b, i], top)
-                    parts[lane] = own
-                mass = added(parts)
-                for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
-                    own = zero
-                    for i in range(lane, p, _LANES):
-                        own += target[t, b, i]
-                    parts[lane] = own
-                total = added(parts)
+                top, mass, total = masses(parts, y[t, b], target[t, b])
                 for lane in range(cuda.threadIdx.x, _LANES, cuda.blockDim.x):
                     own = zero
                     for i in range(lane, p, _LANES):
