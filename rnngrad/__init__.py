@@ -47,12 +47,14 @@ _NAMES = {
     "DeviceGradientFlow": "gradients.flow",
     "GradientFlow": "gradients.flow",
     "solve_fixed_point": "fixedpoint.solve",
-    "FixedPoint": "fixedpoint.solve",
+    "DeviceFixedPoint": "fixedpoint.result",
+    "FixedPoint": "fixedpoint.result",
     "find_fixed_points": "fixedpoint.find",
     "fixed_point_portrait": "fixedpoint.portrait",
     "continue_fixed_point": "fixedpoint.continuation",
     "FixedPoints": "fixedpoint.find",
     "implicit_gradient": "fixedpoint.adjoint",
+    "DeviceImplicitGradients": "fixedpoint.adjoint",
     "ImplicitGradients": "fixedpoint.adjoint",
     "growth_bounds": "analysis.bounds",
     "numerical_radius": "analysis.numerical_range",
@@ -134,11 +136,12 @@ if TYPE_CHECKING:
     from .dynamics.system import System
     from .encoder_decoder import EncoderDecoder
     from .errors import BackendError, ConvergenceError, DivergenceWarning, PrecisionWarning, SingularError
-    from .fixedpoint.adjoint import ImplicitGradients, implicit_gradient
+    from .fixedpoint.adjoint import DeviceImplicitGradients, ImplicitGradients, implicit_gradient
     from .fixedpoint.continuation import continue_fixed_point
     from .fixedpoint.find import FixedPoints, find_fixed_points
     from .fixedpoint.portrait import fixed_point_portrait
-    from .fixedpoint.solve import FixedPoint, solve_fixed_point
+    from .fixedpoint.result import DeviceFixedPoint, FixedPoint
+    from .fixedpoint.solve import solve_fixed_point
     from .gradients.assemble import DeviceGradients, Gradients
     from .gradients.bptt import bptt
     from .gradients.curvature import Curvature, gauss_newton_vector_product, hessian_vector_product

@@ -11,8 +11,8 @@ from ._dlpack import device_of
 from .kernels import backend as find_backend
 
 
-def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Any:
-    """A C-contiguous device array of finite numbers, with the shape asked for.
+def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any, *, finite: bool = True) -> Any:
+    """A C-contiguous device array of numbers, finite ones if it is not said otherwise, with the shape asked for.
 
     One of three axes that is not contiguous is copied on the device.
     """
@@ -27,6 +27,8 @@ def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any
         if out.ndim != 3:
             raise ValueError(f"{name} is not C-contiguous; on the GPU it must be")
         out = kernels.contiguous(out)
+    if not finite:
+        return out
     bad = kernels.first_not_finite(out if out.ndim == 3 else out.reshape(out.size, 1, 1))
     if (bad >= 0).any():
         j = int(np.argmax(bad >= 0))

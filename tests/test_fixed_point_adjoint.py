@@ -8,8 +8,8 @@ import scipy.sparse.linalg
 from cases import CELLS, assert_close, make_case
 
 import rnngrad as rg
+from rnngrad.dynamics.placed import lengths
 from rnngrad.fixedpoint.linear import SOLVERS
-from rnngrad.fixedpoint.maps import lengths_of
 
 torch = oracles.torch
 METHODS = tuple(SOLVERS)
@@ -281,7 +281,7 @@ def test_losses_of_any_size(method):
 def test_lengths_of_any_size():
     rows = np.array([[3.0, 4.0], [0.0, 0.0], [np.inf, 0.0], [np.nan, 1.0]])
     for scale in (1e-300, 1e-170, 1.0, 1e170, 1e300):
-        np.testing.assert_allclose(lengths_of(scale * rows), [5 * scale, 0, np.inf, np.nan], rtol=1e-15)
+        np.testing.assert_allclose(lengths(scale * rows), [5 * scale, 0, np.inf, np.nan], rtol=1e-15)
 
 
 def test_an_adjoint_beyond_the_numbers_is_no_answer():

@@ -12,7 +12,8 @@ from .. import _checks
 from .._results import Result
 from ..errors import ConvergenceError
 from ..fixedpoint.adjoint import implicit_gradient
-from ..fixedpoint.solve import FixedPoint, solve_fixed_point
+from ..fixedpoint.result import FixedPoint
+from ..fixedpoint.solve import solve_fixed_point
 from ..losses import squared_error
 from ..network import Network
 

@@ -15,7 +15,8 @@ from .. import _checks
 from ..dynamics.rollout import Trajectory, rollout
 from ..fixedpoint.find import FixedPoints, find_fixed_points
 from ..fixedpoint.portrait import FixedPointPortrait, fixed_point_portrait
-from ..fixedpoint.solve import FixedPoint, solve_fixed_point
+from ..fixedpoint.result import FixedPoint
+from ..fixedpoint.solve import solve_fixed_point
 from ..fixedpoint.spectrum import condition
 from .products import spaced, steps
 from .settled import Cycle, Settling

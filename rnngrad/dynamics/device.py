@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from .. import _checks, _cuda
 from ..device_input import device_array
-from ..errors import DivergenceWarning
 from ..kernels import backend as find_backend
 from ..network import Network
 from .steps import Steps
@@ -78,56 +76,17 @@ def is_on_device(traj: Any) -> bool:
     return isinstance(traj, DeviceTrajectory)
 
 
-def device_inputs(net: Any, x: Any, backend: str) -> Any:
-    """Inputs (T, B, m) that lie on the GPU, checked there."""
+def require_device_network(name: str, net: Any, backend: str) -> None:
+    """Raise if what lies on the GPU cannot be worked on there: another backend was asked for, or net is no Network."""
     if backend == "cpu":
-        raise ValueError("x lives on a GPU, and backend is 'cpu'; copy x to the host, or use backend='cuda'")
+        raise ValueError(f"{name} lives on a GPU, and backend is 'cpu'; copy it to the host, or use backend='cuda'")
+    _checks.choice("backend", backend, ("auto", "cuda"))
     find_backend("cuda")  # which says what is missing
     if not isinstance(net, Network):
-        raise ValueError(f"x lives on a GPU, and net is a {type(net).__name__}; on a GPU it must be a Network")
+        raise ValueError(f"{name} lives on a GPU, and net is a {type(net).__name__}; on a GPU it must be a Network")
+
+
+def device_inputs(net: Any, x: Any, backend: str) -> Any:
+    """Inputs (T, B, m) that lie on the GPU, checked there."""
+    require_device_network("x", net, backend)
     return device_array("x", x, ("T", "B", net.m), net.dtype)
-
-
-def device_rollout(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> DeviceTrajectory:
-    """The rollout of :func:`rnngrad.rollout` for inputs that lie on the GPU."""
-    from .rollout import initial_state, input_runs, tile_rows
-
-    x, kernels = device_inputs(net, x, backend), find_backend("cuda")
-    T, B, _ = x.shape
-    n, dtype, cell = net.n, net.dtype, net.cell
-    lengths = _checks.lengths(lengths, T, B)
-    if lengths.min() < T:
-        x = kernels.contiguous(x, lengths)  # with zeros for padding, as on the host
-    states = _cuda.empty((T + 1, B, net.S, n), dtype)
-    states[0].copy_to_device(initial_state(net, s0, B, beside=x))
-    a, a2 = (_cuda.empty((T, B, len(gates), n), dtype) for gates in (cell.gates, cell.gates2))
-    emitted, inner = (_cuda.empty((T if has else 0, B, n), dtype) for has in (not cell.emits_state, cell.two_stage))
-    flat = x.reshape(T * B, net.m)
-    kernels.affine(a.reshape(T * B, len(cell.gates), n), flat, net.U, net.full_bias, input_runs(cell.inputs))
-    if cell.two_stage:
-        P2 = len(cell.gates2)
-        kernels.affine(a2.reshape(T * B, P2, n), flat, net.U2, net.b2, input_runs(range(P2)))
-    kernels.rollout(cell, net.phi)(
-        states, a, a2, emitted, inner, net.W, net.second_weights, lengths, net.unit_constants, tile_rows(n)
-    )
-    if cell.outputs_state:
-        h = kernels.contiguous(states[1:, :, 0])
-    else:
-        h = _cuda.empty((T, B, n), dtype)
-        kernels.output(cell, net.phi)(h, states[1:], net.unit_constants)
-    y = h
-    if net.V is not None:
-        y = _cuda.empty((T, B, net.p), dtype)
-        rows = h.reshape(T * B, n)
-        kernels.affine(y.reshape(T * B, 1, net.p), rows, net.V[None], net.c[None], input_runs((0,)))
-    diverged = kernels.first_not_finite(states.reshape(T + 1, B, net.S * n))
-    if (diverged >= 0).any():
-        b = int(np.argmax(diverged >= 0))
-        warnings.warn(
-            f"the rollout left the finite numbers at step {int(diverged[b])} (sample {b}; "
-            f"{int((diverged >= 0).sum())} of {B} samples)",
-            DivergenceWarning,
-            stacklevel=3,
-        )
-    _cuda.synchronize()
-    return DeviceTrajectory(net, x, states, h, y, lengths, diverged, a, a2, emitted, inner)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _cuda
-from .._arrays import contiguous, empty_beside
+from .._arrays import contiguous, copied, empty_beside
 from .._memory import empty
 from ..cells import Cell
 from ..kernels import backend as find_backend
@@ -191,8 +191,8 @@ class FactoredJacobians:
 
     def newton(self, r: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
         """(I - J)^-1 r of rows r (B, S, n), one for each sample of a single step, and where I - J is regular."""
-        d, regular = np.array(r, order="C"), np.zeros(len(r), np.bool_)
-        flat = d.reshape(len(r), -1)
+        d, regular = copied(r), np.zeros(len(r), np.bool_)
+        flat = d.reshape(len(r), self.net.N)
         find_backend(self.backend).newton_directions(flat, regular, *self.arrays, self.net.W, self.net.second_weights)
         return d, regular
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, _cuda
-from .._arrays import placed_beside
+from .._arrays import assign, contiguous, empty_beside, placed_beside
 from .._memory import empty
 from ..device_input import device_array
 from ..dropout import Dropout
@@ -20,7 +20,8 @@ from ..kernels import backend as find_backend
 from ..kernels import chosen
 from ..network import Network
 from ..stack import Stack
-from .device import device_inputs, device_rollout
+from .device import DeviceTrajectory, device_inputs
+from .placed import first_not_finite, first_states
 from .steps import Steps
 from .system import System
 from .work import gradient_work
@@ -115,7 +116,7 @@ def rollout(
     if _cuda.is_device_array(x):
         if batch_first or dropout is not None or steps is not None:
             raise ValueError("x lives on a GPU; batch_first, dropout and steps are for NumPy arrays")
-        return device_rollout(net, x, s0, lengths, backend)
+        return _device_rollout(net, x, s0, lengths, backend)
     if batch_first and np.ndim(x) == 3:
         x = np.swapaxes(x, 0, 1)
     x = inputs(net, x, steps, _batch(s0))
@@ -131,9 +132,24 @@ def rollout(
     return run(net, x, s0, lengths, chosen(backend, functools.partial(gradient_work, net, T, B)))
 
 
+def _device_rollout(net: Any, x: Any, s0: Any, lengths: Any, backend: str) -> DeviceTrajectory:
+    """The rollout for inputs that lie on a GPU."""
+    x = device_inputs(net, x, backend)
+    T, B, _ = x.shape
+    lengths = _checks.lengths(lengths, T, B)
+    if lengths.min() < T:
+        x = find_backend("cuda").contiguous(x, lengths)  # with zeros for padding, as on the host
+    traj = run(net, x, initial_state(net, s0, B, beside=x), lengths, "cuda")
+    _cuda.synchronize()  # whoever reads it in place is told of no stream to wait for
+    return traj
+
+
 @functools.singledispatch
-def run(net: Any, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False) -> Any:
-    """The trajectory for arguments that are checked; one function for each kind of network. ``quiet``: no warning."""
+def run(net: Any, x: Any, s0: Any, lengths: NDArray, backend: str, quiet: bool = False) -> Any:
+    """The trajectory for arguments that are checked; one function for each kind of network. ``quiet``: no warning.
+
+    Of a :class:`Network` the arrays lie where x does; s0 may lie on the host all the same.
+    """
     raise NotImplementedError(type(net).__name__)
 
 
@@ -152,8 +168,8 @@ def _run_system(
 
 @run.register
 def _run_network(
-    net: Network, x: NDArray, s0: NDArray, lengths: NDArray, backend: str, quiet: bool = False
-) -> Trajectory:
+    net: Network, x: Any, s0: Any, lengths: NDArray, backend: str, quiet: bool = False
+) -> Trajectory | DeviceTrajectory:
     kernels = find_backend(backend)
     T, B, _ = x.shape
     n, dtype, cell = net.n, net.dtype, net.cell
@@ -163,47 +179,49 @@ def _run_network(
                 f"net holds a {name} for {value.shape[0]} steps of {value.shape[1]} samples; x has {T} steps of {B} "
                 "(take the network without it, and give dropout anew)"
             )
-    states = empty((T + 1, B, net.S, n), dtype)
-    states[0] = s0
-    a = empty((T, B, len(cell.gates), n), dtype)
-    a2 = empty((T, B, len(cell.gates2), n), dtype)
-    emitted = empty((0 if cell.emits_state else T, B, n), dtype)
-    inner = empty((T if cell.two_stage else 0, B, n), dtype)
-    drive(net, x.reshape(T * B, net.m), a.reshape(T * B, -1, n), a2.reshape(T * B, -1, n), backend)
+    states = empty_beside(x, (T + 1, B, net.S, n), dtype)
+    assign(states[0], s0)
+    a = empty_beside(x, (T, B, len(cell.gates), n), dtype)
+    a2 = empty_beside(x, (T, B, len(cell.gates2), n), dtype)
+    emitted = empty_beside(x, (0 if cell.emits_state else T, B, n), dtype)
+    inner = empty_beside(x, (T if cell.two_stage else 0, B, n), dtype)
+    drive(net, x.reshape(T * B, net.m), a, a2, backend)
     kernels.rollout(cell, net.phi)(
         states, a, a2, emitted, inner, net.W, net.second_weights, lengths, net.unit_constants, tile_rows(n)
     )
     h = hidden(net, states[1:], backend)
     if net.V is not None:
-        h = np.ascontiguousarray(h)
+        h = contiguous(h)
     y = readout(net, h, backend)
     found = first_divergence(states, quiet)
-    return Trajectory(net, x, states, h, y, lengths, found, a, a2, emitted, inner, backend)
+    kind = DeviceTrajectory if _cuda.is_device_array(x) else Trajectory
+    return kind(net, x, states, h, y, lengths, found, a, a2, emitted, inner, backend)
 
 
-def drive(net: Network, x: NDArray, a: NDArray, a2: NDArray, backend: str) -> None:
-    """a = U x + b, a2 = U2 x + b2 of rows x (R, m), into a (R, P, n) and a2 (R, P2, n)."""
-    kernels, cell = find_backend(backend), net.cell
-    kernels.affine(a, x, net.U, net.full_bias, input_runs(cell.inputs))
+def drive(net: Network, x: Any, a: Any, a2: Any, backend: str) -> None:
+    """a = U x + b, a2 = U2 x + b2 of rows x (R, m), into a (..., P, n) and a2 (..., P2, n) of R rows."""
+    kernels, cell, R = find_backend(backend), net.cell, x.shape[0]
+    kernels.affine(a.reshape(R, len(cell.gates), net.n), x, net.U, net.full_bias, input_runs(cell.inputs))
     if cell.two_stage:
-        kernels.affine(a2, x, net.U2, net.b2, input_runs(range(len(cell.gates2))))
+        P2 = len(cell.gates2)
+        kernels.affine(a2.reshape(R, P2, net.n), x, net.U2, net.b2, input_runs(range(P2)))
 
 
-def hidden(net: Any, states: NDArray, backend: str) -> NDArray:
-    """h (T, B, n), what the readout sees of states (T, B, S, n)."""
+def hidden(net: Any, states: Any, backend: str) -> Any:
+    """h (T, B, n), what the readout sees of states (T, B, S, n); on the host perhaps a view of them."""
     if isinstance(net, System) or net.cell.outputs_state:
-        return states[:, :, 0]
-    h = empty((*states.shape[:2], net.n), net.dtype)
+        return first_states(states) if _cuda.is_device_array(states) else states[:, :, 0]
+    h = empty_beside(states, (*states.shape[:2], net.n), net.dtype)
     find_backend(backend).output(net.cell, net.phi)(h, states, net.unit_constants)
     return h
 
 
-def readout(net: Any, h: NDArray, backend: str) -> NDArray:
+def readout(net: Any, h: Any, backend: str) -> Any:
     """y = V h + c (T, B, p), or h itself where there is none."""
     if net.V is None:
         return h
     T, B, n = h.shape
-    y, rows = empty((T, B, net.p), net.dtype), np.ascontiguousarray(h).reshape(T * B, n)
+    y, rows = empty_beside(h, (T, B, net.p), net.dtype), contiguous(h).reshape(T * B, n)
     find_backend(backend).affine(y.reshape(T * B, 1, -1), rows, net.V[None], net.c[None], input_runs((0,)))
     return y
 
@@ -266,16 +284,12 @@ def tile_rows(n: int) -> int:
     return 8 if n <= 128 else 16
 
 
-def first_divergence(states: NDArray, quiet: bool = False) -> NDArray[np.int64]:
+def first_divergence(states: Any, quiet: bool = False) -> NDArray[np.int64]:
     """First step with a non-finite state per sample, -1 where there is none; warns if there is one."""
-    B = states.shape[1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(states.sum()):  # one pass; a finite sum rules out any inf or NaN
-            return np.full(B, -1)
-    bad = ~np.isfinite(states).all(axis=(2, 3))  # (T+1, B)
-    first = np.where(bad.any(axis=0), bad.argmax(axis=0), -1)
+    T1, B, S, n = states.shape
+    first = first_not_finite(states.reshape(T1, B, S * n))
     if not quiet and (first >= 0).any():
-        b = int(np.argmin(np.where(first >= 0, first, states.shape[0])))
+        b = int(np.argmin(np.where(first >= 0, first, T1)))
         warnings.warn(
             f"the rollout left the finite numbers at step {int(first[b])} (sample {b}; "
             f"{int((first >= 0).sum())} of {B} samples)",

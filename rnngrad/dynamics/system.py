@@ -13,8 +13,10 @@ from numba.core.errors import NumbaError
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._arrays import copied
 from ..kernels import backend as find_backend
 from ..kernels.user import examined, writes
+from .placed import in_dtype
 from .scaled import Scaled, scaled_arrays
 
 _STATE, _INPUT, _PARAMS = 0, 1, 2  # arguments of f
@@ -180,7 +182,7 @@ class DenseJacobians:
 
     def in_float64(self) -> DenseJacobians:
         """The same numbers in float64."""
-        return self if self.J.dtype == np.float64 else dataclasses.replace(self, J=self.J.astype(np.float64))
+        return self if self.J.dtype == np.float64 else dataclasses.replace(self, J=in_dtype(self.J, np.float64))
 
     def flattened(self) -> DenseJacobians:
         """The same with time and batch as one axis."""
@@ -204,8 +206,8 @@ class DenseJacobians:
 
     def newton(self, r: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
         """(I - J)^-1 r; see :meth:`FactoredJacobians.newton`."""
-        d, regular = np.array(r, order="C"), np.zeros(len(r), np.bool_)
-        find_backend(self.backend).dense_newton_directions(d.reshape(len(r), -1), regular, self.J)
+        d, regular = copied(r), np.zeros(len(r), np.bool_)
+        find_backend(self.backend).dense_newton_directions(d.reshape(len(r), self.J.shape[2]), regular, self.J)
         return d, regular
 
     def linear_fixed_point(

@@ -8,20 +8,25 @@ judged by the Jacobian a Newton step further on (``polish``).
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _checks
+from .. import _checks, _cuda
+from .._arrays import contiguous, on_host
+from ..dynamics.device import is_on_device
+from ..dynamics.placed import all_finite, in_dtype
+from ..dynamics.scaled import scaled, unscaled
 from ..errors import ConvergenceError
 from ..gradients.assemble import Gradients, evaluate, explicit_gradients, readout_gradients, state_adjoint
 from ..losses import Loss
+from .arguments import numbers
 from .judged import judged, neumann, uncertain
 from .linear import SOLVERS
 from .polish import polished
-from .solve import FixedPoint
+from .result import FixedPoint
 
 Method = Literal["iteration", "neumann", "cg", "gmres", "bicgstab", "lu"]
 
@@ -63,6 +68,23 @@ class ImplicitGradients(Gradients):
         return self.fixed_point.condition
 
 
+@dataclass(frozen=True)
+class DeviceImplicitGradients(ImplicitGradients):
+    """Gradients at a :class:`rnngrad.DeviceFixedPoint`: parameters, ``x`` and ``z`` are device arrays.
+
+    They have ``__cuda_array_interface__``, so CuPy and PyTorch read them in place.
+    """
+
+    def norm(self) -> float:
+        """Euclidean norm over all parameters, whose gradients are copied to the host for it."""
+        return self.to_host().norm()
+
+    def to_host(self) -> ImplicitGradients:
+        """The same as NumPy arrays: everything is copied."""
+        parts = {item.name: on_host(getattr(self, item.name)) for item in fields(self)}
+        return ImplicitGradients(**parts | {"fixed_point": self.fixed_point.to_host()})
+
+
 def implicit_gradient(
     fp: FixedPoint,
     loss: Loss,
@@ -77,10 +99,10 @@ def implicit_gradient(
 
     Parameters
     ----------
-    fp : FixedPoint
+    fp : FixedPoint or DeviceFixedPoint
         Of :func:`rnngrad.solve_fixed_point`; every sample must have converged.
     loss : Loss
-        Of the outputs y (B, p): targets (B, p), or (1, B, p) as for one step.
+        Of the outputs y (B, p): targets (B, p), or (1, B, p) as for one step; on a GPU if ``fp`` is there.
     method : str
         "iteration": z <- J^T z + dL/ds*, one product with J a time, needs rho(J) < 1. "neumann": its first ``terms`` K,
         which is truncated backpropagation over K steps at the fixed point; only for rho(J) < 1, and ``error`` says
@@ -97,7 +119,10 @@ def implicit_gradient(
 
     Returns
     -------
-    ImplicitGradients
+    ImplicitGradients or DeviceImplicitGradients
+        Of a DeviceFixedPoint, device arrays. "iteration" works on them where they lie, and numbers for each sample are
+        what comes to the host; the other methods are SciPy's and LAPACK's, whose vectors or Jacobians are copied there,
+        and so are the Jacobians of a Neumann series, whose rest is solved for.
 
     Raises
     ------
@@ -126,13 +151,11 @@ def implicit_gradient(
         raise ValueError(f"fp is {type(fp).__name__}; it must come from solve_fixed_point")
     fp.require_converged()
     traj = fp.traj
-    value = evaluate(traj, of_one_step(loss, traj.y))
-    g = state_adjoint(traj, value.dy)[0].astype(np.float64)
-    if not np.isfinite(g).all():
+    value = evaluate(traj, of_one_step(loss, traj.y), on_device=True)
+    g = in_dtype(state_adjoint(traj, value.dy)[0], np.float64)
+    if not all_finite(g):
         raise ConvergenceError("dL/ds* is not finite")
-    top = np.abs(g).max(axis=(1, 2), initial=0.0)
-    top[top == 0] = 1.0  # in units of it no square leaves the numbers
-    g /= top[:, None, None]
+    g, exponent = scaled(g)  # so that no square leaves the numbers
     rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(_checks.integer("seed", seed, 0))
     rest, local, beyond, inverse = polished(fp, method, tol, limit, rng)
     if terms is not None:
@@ -141,25 +164,31 @@ def implicit_gradient(
         z, residual, error, iterations, inverse = judged(fp, local, g, method, tol, limit, inverse)
     error = error + uncertain(fp, local, beyond, z, inverse, method, tol, limit)
     with np.errstate(over="ignore"):
-        z = z * top[:, None, None]
-    if not (np.isfinite(z).all() and np.isfinite(error).all()):
+        z = unscaled(z, exponent)
+    if not (all_finite(z) and np.isfinite(error).all()):
         raise ConvergenceError(f"the adjoint by {method!r} leaves the numbers: scale the loss down")
     dtype = fp.s.dtype
-    parts = {name: grad.astype(dtype, copy=False) for name, grad in explicit_gradients(rest, local, z[None]).items()}
+    found = explicit_gradients(rest, local, z.reshape(1, *z.shape))
+    parts = {name: in_dtype(grad, dtype) for name, grad in found.items()}
     parts["x"] = parts["x"][0]
-    return ImplicitGradients(
+    kind = ImplicitGradients
+    if is_on_device(traj):  # whoever reads them in place is told of no stream to wait for
+        _cuda.synchronize()
+        kind = DeviceImplicitGradients
+    return kind(
         loss=value.value, **parts, **readout_gradients(traj, value.dy), z=z, residual=residual, error=error,
         iterations=iterations, method=method, fixed_point=fp,
     )  # fmt: skip
 
 
-def of_one_step(loss: Any, y: NDArray) -> Any:
+def of_one_step(loss: Any, y: Any) -> Any:
     """The loss with target and weights as for one step of time: (B, p) becomes (1, B, p), and so on."""
     if not isinstance(loss, Loss):
         return loss  # whoever evaluates it says what it must be
-    labels = loss.kind == "cross_entropy" and loss.target.dtype.kind in "iu"
-    if loss.target.ndim == (1 if labels else 2) and y.shape[1] == len(loss.target):
-        loss = dataclasses.replace(loss, target=loss.target[None])
+    target = numbers("target", loss.target)
+    labels = loss.kind == "cross_entropy" and target.dtype.kind in "iu"
+    if target.ndim == (1 if labels else 2) and y.shape[1] == target.shape[0]:
+        loss = dataclasses.replace(loss, target=contiguous(target).reshape(1, *target.shape))
     if loss.weights is not None and not isinstance(loss.weights, str) and np.shape(loss.weights) == y.shape[1:2]:
         loss = dataclasses.replace(loss, weights=np.asarray(loss.weights)[None])
     return loss

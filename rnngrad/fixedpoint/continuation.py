@@ -13,9 +13,9 @@ from .. import _checks
 from .._results import Result
 from ..errors import ConvergenceError
 from .arc import Arc, Event, settled
+from .arguments import start_states
 from .curve import Curve
 from .newton import solve
-from .solve import start_states
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def continue_fixed_point(
     first = curve.at(start)
     if first.net.dtype != np.float64:
         raise ValueError(f"net_of({start}) is a network in {first.net.dtype}; it must be in float64")
-    rows, invalid = start_states(first.net, _checks.numbers("s", s), 1, "s")
+    rows, invalid = start_states(first, _checks.numbers("s", s), 1, "s")
     done = solve(first, rows, tol, 100)
     if invalid.any() or done.status[0] not in ("converged", "rounding"):
         ended = str(done.status[0])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .maps import Clamped, clamped
+from .arguments import clamped
+from .maps import Clamped
 
 _CORRECTIONS = 8  # Newton iterations before a step is halved
 _DIFFERENCE = 1e-6  # of the parameter, for df/dp by central differences; it steers and does not enter the result

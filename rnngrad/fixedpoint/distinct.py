@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dynamics.placed import lengths
 from . import newton
-from .maps import Clamped, lengths_of
+from .maps import Clamped
 
 _POLISH = 20  # iterations for the point that follows another
 _LARGEST_ERROR = 1e-3  # relative, of a point that is merged with another on account of its own error
@@ -22,15 +23,15 @@ def distinct(
     """
     point = np.full(len(s), -1)
     rows = np.flatnonzero(chosen)
-    residual = lengths_of(here.image(s[rows], rows) - s[rows])
+    residual = here.size(s[rows], rows)
     rows = rows[np.argsort(residual, kind="stable")]
     flat = s.reshape(len(s), int(np.prod(s.shape[1:])))
-    radius = merge * np.maximum(1.0, lengths_of(s))
+    radius = merge * np.maximum(1.0, lengths(s))
     centres: list[int] = []
     left = rows
     while left.size:
         first = left[0]
-        near = lengths_of(flat[left] - flat[first]) <= radius[first]
+        near = lengths(flat[left] - flat[first]) <= radius[first]
         point[left[near]] = len(centres)
         centres.append(int(first))
         left = left[~near]
@@ -38,11 +39,11 @@ def distinct(
     if errors and len(groups) > 1:  # of a single one there is nothing to merge
         traj = here.trajectory(s[groups], groups)
         step, regular = here.jacobians(traj).newton(traj.states[-1] - s[groups])
-        bound = _LARGEST_ERROR * np.maximum(1.0, lengths_of(s[groups]))
-        error = np.where(regular, np.minimum(4 * lengths_of(step), bound), 0.0)
+        bound = _LARGEST_ERROR * np.maximum(1.0, lengths(s[groups]))
+        error = np.where(regular, np.minimum(4 * lengths(step), bound), 0.0)
         kept: list[int] = []
         for k in range(len(groups)):
-            away = lengths_of(flat[groups[np.array(kept, np.int64)]] - flat[groups[k]])
+            away = lengths(flat[groups[np.array(kept, np.int64)]] - flat[groups[k]])
             same = np.flatnonzero(away <= error[np.array(kept, np.int64)] + error[k])
             if same.size:
                 point[point == k] = kept[same[0]]

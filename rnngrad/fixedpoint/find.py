@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._arrays import on_host
 from .._blas import one_blas_thread
 from .._results import Result
+from ..dynamics.placed import lengths, put_rows, take_rows
 from ..dynamics.rollout import hidden
 from . import newton
+from .arguments import clamped, numbers, start_states
 from .distinct import cycles, distinct
-from .maps import Clamped, clamped, lengths_of
-from .solve import start_states
+from .maps import Clamped
 
 _SLOW_MERGE = 1e3  # times the tolerance of fixed points: a minimum is known to half the digits of a root
 
@@ -127,9 +129,10 @@ def find_fixed_points(
     net : Network (any cell) or System
     starts : array (R, S, n) or (R, n)
         Such as states of a trajectory, and these with noise: R = 0 gives an empty result. A start that is not finite is
-        "invalid", the others are followed.
+        "invalid", the others are followed. Starts on a GPU (such as states of a DeviceTrajectory) are followed there;
+        where they end comes to the host, and the points are told apart there.
     x : array (m,)
-        The input that is held; None: zero.
+        The input that is held, on either side; None: zero.
     tol : float
         Largest ||f^p(s) - s|| of a fixed point.
     period : int
@@ -163,13 +166,14 @@ def find_fixed_points(
     tol = _checks.number("tol", tol, 0.0, open_low=True)
     merge = _checks.number("merge", merge, 0.0, 0.1)
     limit = _checks.integer("max_iterations", max_iterations, 1)
-    given = _checks.numbers("starts", starts)
-    here = clamped(net, x, None, period, backend)
-    if len(here.x) != 1:
-        raise ValueError(f"x has {len(here.x)} rows; it must be the one input (m,) that is held")
-    s, invalid = _start_states(net, given)
-    here = here.at(len(s))
+    given = numbers("starts", starts)
+    here = clamped(net, x, None, period, backend, beside=given)
+    if here.x.shape[0] != 1:
+        raise ValueError(f"x has {here.x.shape[0]} rows; it must be the one input (m,) that is held")
+    s, invalid = _start_states(here, given)
+    here = here.at(s.shape[0])
     done = _follow(here, s, tol, limit, slow)
+    here, done.s = here.on_host(), on_host(done.s)
     done.status[(done.status == "diverged") & (done.iterations == 0)] = "outside"
     done.status[invalid] = "invalid"
     at_points = np.isin(done.status, ("converged", "rounding"))
@@ -191,8 +195,9 @@ def _follow(here: Clamped, s: NDArray, tol: float, limit: int, slow: bool) -> ne
     done = newton.solve(here, s, tol, limit, otherwise="stop")
     open_ = np.flatnonzero(done.status == "stuck")
     if slow and open_.size:
-        more = newton.solve(here.at(len(open_)), done.s[open_], tol, limit, otherwise="descend")
-        done.s[open_], done.status[open_] = more.s, more.status
+        more = newton.solve(here.at(len(open_)), take_rows(done.s, open_), tol, limit, otherwise="descend")
+        put_rows(done.s, open_, more.s)
+        done.status[open_] = more.status
         done.iterations[open_] += more.iterations
     return done
 
@@ -204,15 +209,15 @@ def _moved_to(place: NDArray, point: NDArray) -> NDArray[np.int64]:
     return rank[point]
 
 
-def _start_states(net: Any, starts: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
+def _start_states(here: Clamped, starts: Any) -> tuple[Any, NDArray[np.bool_]]:
     """Starts (R, S, n), and which are not finite."""
-    shape = net.state_shape
+    shape = here.net.state_shape
     flat = starts.ndim == 2 and shape[0] == 1 and starts.shape[1] == shape[1]
-    rows = starts[:, None] if flat else starts
+    rows = starts.reshape(starts.shape[0], *shape) if flat else starts
     if rows.ndim != 3 or rows.shape[1:] != shape:
         wanted = f"(R, {shape[0]}, {shape[1]})" + (f" or (R, {shape[1]})" if shape[0] == 1 else "")
         raise ValueError(f"starts has shape {starts.shape}; it must have shape {wanted}")
-    return start_states(net, rows, len(rows), "starts")
+    return start_states(here, rows, rows.shape[0], "starts")
 
 
 def _describe(here: Clamped, s: NDArray, found: NDArray) -> tuple[Points, NDArray[np.int64]]:
@@ -233,5 +238,5 @@ def _describe(here: Clamped, s: NDArray, found: NDArray) -> tuple[Points, NDArra
     first = s.reshape(K, -1)[:, 0]
     place = np.lexsort((first, -found, growing))
     h = hidden(net, s[None], here.backend)[0]
-    residual = lengths_of(traj.states[-1] - s)
+    residual = lengths(traj.states[-1] - s)
     return Points(s[place], h[place], residual[place], J[place], values[place], found[place]), place

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import on_host, placed_beside
+from ..dynamics.placed import add, add_rows, filled, lengths, minus, take_rows, times_rows
+from ..dynamics.scaled import unscaled
 from ..errors import ConvergenceError, SingularError
 from . import spectrum
 from .linear import SOLVERS, iteration
-from .maps import lengths_of
-from .solve import FixedPoint
+from .result import FixedPoint
 
 _ROUNDS = 4  # of refinement
 _MARGIN, _LEAST = 0.5, 1e-13  # of the accuracy that is still missing; no method reduces a residual further at once
@@ -26,43 +28,47 @@ _EPS = float(np.finfo(np.float64).eps)
 _POINT = _EPS**0.5  # half of the digits of z must stand while h* moves as far as it is uncertain
 
 
-def _misses(local: Any, z: NDArray, g: NDArray, at: NDArray) -> NDArray:
+def _misses(local: Any, z: Any, g: Any, at: NDArray) -> Any:
     """g - (z - z J) of rows z, g (R, S, n), each at its place."""
-    return _times_jacobian(local, z, at) + (g - z)
+    out = minus(g, z)
+    add(out, _times_jacobian(local, z, at))
+    return out
 
 
-def _times_jacobian(local: Any, z: NDArray, at: NDArray) -> NDArray:
+def _times_jacobian(local: Any, z: Any, at: NDArray) -> Any:
     """z J of rows z (R, S, n), each at its place."""
-    zJ, exponents = local.adjoint(z, np.zeros(len(z), np.int64), at, 1, 1)
-    return np.ldexp(zJ[0], exponents[0].astype(np.int32)[:, None, None]) if exponents.any() else zJ[0]
+    zJ, exponents = local.adjoint(z, np.zeros(z.shape[0], np.int64), at, 1, 1)
+    return unscaled(zJ[0], exponents[0])
 
 
-def neumann(fp: FixedPoint, local: Any, g: NDArray, terms: int) -> tuple[NDArray, ...]:
+def neumann(fp: FixedPoint, local: Any, g: Any, terms: int) -> tuple[Any, ...]:
     """sum over k < terms of g J^k."""
     radius = spectrum.spectral_radius(local, g.shape)
     if not (radius < 1).all():
         b = int(np.argmax(np.where(radius < 1, -1.0, radius)))
         raise failure(fp, local, "neumann", np.array([b]), "the series diverges")
-    at = np.arange(len(g))
+    at = np.arange(g.shape[0])
     z, iterations, _ = iteration(local, g, at, 0, 0.0, terms=terms)
     missing = _misses(local, z, g, at)
     rest = SOLVERS["lu"](local, missing, at, 1, 0.0)[0]
-    scale, size = lengths_of(g), lengths_of(z + rest)
+    scale, far = lengths(g), lengths(rest)
+    add(rest, z)
+    size = lengths(rest)
     with np.errstate(invalid="ignore", divide="ignore"):
-        residual = np.where(scale > 0, lengths_of(missing) / scale, 0.0)
-        error = np.where(size > 0, lengths_of(rest) / size, 0.0)
+        residual = np.where(scale > 0, lengths(missing) / scale, 0.0)
+        error = np.where(size > 0, far / size, 0.0)
     return z, residual, error, iterations
 
 
 def judged(
-    fp: FixedPoint, local: Any, g: NDArray, method: str, tol: float, limit: int, inverse: NDArray
-) -> tuple[NDArray, ...]:
+    fp: FixedPoint, local: Any, g: Any, method: str, tol: float, limit: int, inverse: NDArray
+) -> tuple[Any, ...]:
     """z, residual, error, iterations and ||(I - J)^-1||; raises for a sample whose answer cannot be trusted."""
-    B, at = len(g), np.arange(len(g))
-    scale = lengths_of(g)
+    B, at = g.shape[0], np.arange(g.shape[0])
+    scale = lengths(g)
     scale[scale == 0] = 1.0
-    wanted = g / scale[:, None, None]
-    z, iterations = np.zeros_like(wanted), np.zeros(B, np.int64)
+    wanted = times_rows(g, 1 / scale)
+    z, iterations = filled(g, tuple(g.shape), g.dtype), np.zeros(B, np.int64)
     misses, open_ = wanted, at
     residual, error = np.ones(B), np.ones(B)
     for _ in range(_ROUNDS):
@@ -77,21 +83,21 @@ def judged(
         iterations[open_] += count
         if not done.all():
             raise failure(fp, local, method, open_[~done], f"not converged in {int(iterations.max())} iterations")
-        z[open_] += step
-        misses = _misses(local, z[open_], wanted[open_], open_)
-        residual[open_] = lengths_of(misses)
-        size = lengths_of(z)
+        add_rows(z, open_, step)
+        misses = _misses(local, take_rows(z, open_), take_rows(wanted, open_), open_)
+        residual[open_] = lengths(misses)
+        size = lengths(z)
         inverse = np.maximum(inverse, size)
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.where(residual > 0, residual * inverse / size, 0.0)
-        left = ~(error[open_] <= tol)
-        misses, open_ = misses[left], open_[left]
-        if not open_.size:
+        left = np.flatnonzero(~(error[open_] <= tol))
+        if not left.size:
             break
+        misses, open_ = take_rows(misses, left), open_[left]
     else:
         what = f"an error of {tol:g} cannot be reached: the estimate is {error.max():.2g}"
         raise failure(fp, local, method, open_, what)
-    return z * scale[:, None, None], residual, error, iterations, inverse
+    return times_rows(z, scale), residual, error, iterations, inverse
 
 
 def inverse_norm(fp: FixedPoint, local: Any, method: str, limit: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -102,12 +108,12 @@ def inverse_norm(fp: FixedPoint, local: Any, method: str, limit: int, rng: np.ra
     shape = fp.s.shape
     N, at = int(np.prod(shape[1:])), np.arange(shape[0])
     probes = rng.uniform(-1, 1, shape)
-    probes /= lengths_of(probes)[:, None, None]
-    z, count, done = _solver(method)(local, probes, at, limit, _TENTH / np.sqrt(N))
+    probes /= lengths(probes)[:, None, None]
+    z, count, done = _solver(method)(local, placed_beside(fp.s, probes), at, limit, _TENTH / np.sqrt(N))
     if not done.all():
         bad = at[~done]
         raise failure(fp, local, method, bad, f"not converged in {int(count[bad].max())} iterations")
-    inverse = np.sqrt(N) * lengths_of(z)
+    inverse = np.sqrt(N) * lengths(z)
     singular = ~(inverse < 1 / (np.sqrt(N) * N * 100 * _EPS))  # or not a number
     if singular.any():
         raise failure(fp, local, method, np.flatnonzero(singular), "the inverse of I - J is beyond rounding")
@@ -121,7 +127,8 @@ def failure(
 
     ``change`` (B,): of z, within the uncertainty of h*.
     """
-    J = local.dense()[0][bad]
+    J = local.dense()
+    J = on_host(take_rows(J.reshape(J.shape[1:]), bad))
     outside = ~np.isfinite(J).all(axis=(1, 2))
     if outside.any():
         b = int(bad[np.argmax(outside)])
@@ -162,22 +169,22 @@ def failure(
 
 
 def uncertain(
-    fp: FixedPoint, local: Any, beyond: Any, z: NDArray, inverse: NDArray, method: str, tol: float, limit: int
+    fp: FixedPoint, local: Any, beyond: Any, z: Any, inverse: NDArray, method: str, tol: float, limit: int
 ) -> NDArray[np.float64]:
     """Relative change of z as the Jacobians become those ``beyond``; raises where it is not small.
 
     To first order it solves the adjoint for z (J' - J): at most ``inverse`` times as long, and solved for only where
     that is not enough.
     """
-    at = np.arange(len(z))
-    change = _times_jacobian(beyond, z, at) - _times_jacobian(local, z, at)
-    size, allowed = lengths_of(z), max(tol, _POINT)
+    at = np.arange(z.shape[0])
+    change = minus(_times_jacobian(beyond, z, at), _times_jacobian(local, z, at))
+    size, allowed = lengths(z), max(tol, _POINT)
     size[size == 0] = 1.0
-    out = lengths_of(change) * inverse / size
+    out = lengths(change) * inverse / size
     open_ = np.flatnonzero(~(out <= allowed))
     if open_.size:
-        solved, _, done = _solver(method)(local, change[open_], at[open_], limit, _TENTH)
-        out[open_[done]] = lengths_of(solved[done]) / size[open_[done]]
+        solved, _, done = _solver(method)(local, take_rows(change, open_), at[open_], limit, _TENTH)
+        out[open_[done]] = lengths(solved)[done] / size[open_[done]]
     bad = np.flatnonzero(~(out <= allowed))
     if bad.size:
         raise failure(fp, local, method, bad, "h* is not known well enough", change=out)

@@ -2,7 +2,8 @@
 
 A method takes (local Jacobians of one step in float64, g (R, S, n), places at (R,), limit, reduction) and returns (z,
 iterations (R,), done (R,)): where ``done`` it lowered the residual by the factor ``reduction``, or to rounding.
-Refinement and judgement stand in ``adjoint``.
+Refinement and judgement stand in ``judged``. Rows that lie on a GPU are iterated there; SciPy and LAPACK work on the
+host, and what they take and give is copied.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, bicgstab, cg, gmres
 
+from .._arrays import copied, on_host, placed_beside
 from .._blas import one_blas_thread
+from ..dynamics.placed import lengths, times_rows
 from ..dynamics.rollout import tile_rows
 from ..kernels import backend as find_backend
-from .maps import lengths_of
 from .solve import history_arrays
 from .spectrum import products
 
@@ -26,12 +28,12 @@ _RESTART = 100  # of GMRES
 
 _DENSE = 200  # state size up to which these are by elimination, but for the iteration
 
-Solved = tuple[NDArray, NDArray[np.int64], NDArray[np.bool_]]
+Solved = tuple[Any, NDArray[np.int64], NDArray[np.bool_]]
 
 
 def iteration(
     local: Any,
-    g: NDArray,
+    g: Any,
     at: NDArray,
     limit: int,
     reduction: float,
@@ -43,10 +45,10 @@ def iteration(
 
     ``forward``: of columns, z <- J z + g.
     """
-    scale = lengths_of(g)
+    scale = lengths(g)
     scale[scale == 0] = 1.0
-    g = g / scale[:, None, None]
-    z = g.copy()
+    g = times_rows(g, 1 / scale)
+    z = copied(g)
     limit = (limit if terms is None else terms) - 1  # the first residual takes a product too
     settings = (reduction if terms is None else -1.0, limit, 0, 1.0, tile_rows(g.shape[2]))
     history = history_arrays(limit, len(g))
@@ -54,13 +56,14 @@ def iteration(
     kernels = find_backend()
     ends = history[2]
     done = (ends == kernels.CONVERGED) | (ends == kernels.STALLED)  # at rounding: refinement goes on from there
-    return z * scale[:, None, None], history[1] + 1, done
+    return times_rows(z, scale), history[1] + 1, done
 
 
-def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Solved:
+def lu(local: Any, g: Any, at: NDArray, limit: int, reduction: float) -> Solved:
     """Elimination of the dense I - J^T."""
-    z, done = np.zeros_like(g), np.ones(len(g), np.bool_)
-    J = local.dense()[0]
+    given = on_host(g)
+    z, done = np.zeros_like(given), np.ones(len(given), np.bool_)
+    J = on_host(local.dense())[0]
     eye = np.eye(J.shape[1])
     factors: dict[int, Any] = {}
     with one_blas_thread():
@@ -70,11 +73,11 @@ def lu(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Sol
             decomposed, pivots, zero = factors[b]
             done[r] = zero == 0
             if done[r]:
-                z[r] = scipy.linalg.lapack.dgetrs(decomposed, pivots, g[r].ravel(), trans=1)[0].reshape(g[r].shape)
-    return z, np.zeros(len(g), np.int64), done
+                z[r] = scipy.linalg.lapack.dgetrs(decomposed, pivots, given[r].ravel(), trans=1)[0].reshape(z[r].shape)
+    return placed_beside(g, z), np.zeros(len(z), np.int64), done
 
 
-def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> Callable[[NDArray, float], NDArray]:
+def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> Callable[[Any, float], Any]:
     """(r, reduction) -> (I - J)^-1 r of rows r (B, S, n), one for each sample; NaN where that is not to be had.
 
     By the iteration, if that is the method, with ``limit`` products; else by one elimination for all that follow, or,
@@ -84,15 +87,14 @@ def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> C
     if method == "iteration":
         at = np.arange(B)
 
-        def steps(r: NDArray, reduction: float) -> NDArray:
+        def steps(r: Any, reduction: float) -> Any:
             d, _, done = iteration(local, r, at, limit, reduction, forward=True)
-            d[~done] = np.nan
-            return d
+            return d if done.all() else times_rows(d, np.where(done, 1.0, np.nan))
 
         return steps
     if method == "lu" or N <= _DENSE:
         with one_blas_thread():
-            factors = [scipy.linalg.lapack.dgetrf(np.eye(N) - J) for J in local.dense()[0]]
+            factors = [scipy.linalg.lapack.dgetrf(np.eye(N) - J) for J in on_host(local.dense())[0]]
 
         def solved(b: int, r: NDArray, reduction: float) -> NDArray:
             decomposed, pivots, zero = factors[b]
@@ -106,9 +108,11 @@ def directions(local: Any, shape: tuple[int, ...], method: str, limit: int) -> C
             found, failed = gmres(A, r, rtol=reduction, atol=0.0, restart=_RESTART, maxiter=10)
             return found if failed == 0 else np.full(N, np.nan)
 
-    def one_by_one(r: NDArray, reduction: float) -> NDArray:
+    def one_by_one(r: Any, reduction: float) -> Any:
+        given = on_host(r)
         with one_blas_thread():
-            return np.stack([solved(b, r[b].ravel(), reduction) for b in range(B)]).reshape(shape)
+            found = np.stack([solved(b, given[b].ravel(), reduction) for b in range(B)]).reshape(shape)
+        return placed_beside(r, found)
 
     return one_by_one
 
@@ -119,7 +123,8 @@ def krylov(solver: Callable[..., Any], normal: bool, **options: Any) -> Callable
     ``limit`` bounds the products with J and J^T, and these are the iterations that are counted.
     """
 
-    def method(local: Any, g: NDArray, at: NDArray, limit: int, reduction: float) -> Solved:
+    def method(local: Any, given: Any, at: NDArray, limit: int, reduction: float) -> Solved:
+        g = on_host(given)
         shape = (int(at.max(initial=0)) + 1, *g.shape[1:])
         N = int(np.prod(shape[1:]))
         z, iterations, done = np.zeros_like(g), np.zeros(len(g), np.int64), np.zeros(len(g), np.bool_)
@@ -133,7 +138,7 @@ def krylov(solver: Callable[..., Any], normal: bool, **options: Any) -> Callable
             except _Spent:
                 pass
             iterations[r] = A.count
-        return z, iterations, done
+        return placed_beside(given, z), iterations, done
 
     return method
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import copied, placed_beside
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import Trajectory
+from ..dynamics.placed import add, add_products, in_dtype, lengths, put_rows
 from .judged import failure, inverse_norm
 from .linear import directions
-from .maps import Clamped, lengths_of
-from .solve import FixedPoint, at_rest
+from .maps import Clamped, residuals
+from .result import FixedPoint, at_rest
 
 _EPS = float(np.finfo(np.float64).eps)
 _ROUGHLY, _FINELY = 0.05, 1e-4  # residual of a Newton step, by how much it has to bring; J is of its beginning
@@ -22,48 +22,57 @@ _STEPS = 12  # of Newton, with one Jacobian, to polish a fixed point
 
 def polished(
     fp: FixedPoint, method: str, tol: float, limit: int, rng: np.random.Generator
-) -> tuple[Trajectory, Any, Any, NDArray[np.float64]]:
+) -> tuple[Any, Any, Any, NDArray[np.float64]]:
     """One step at the fixed points in float64, its Jacobians, those as far away as the points are uncertain, and an
     estimate of ||(I - J)^-1||.
 
     Uncertain they are by a Newton step, from a residual that is wrong by the rounding of s*. It is taken while it could
     change z by more than ``tol``, and halves the residual.
     """
-    here, traj = fp.map, fp.step
-    if here.net.dtype != np.float64:
-        here = dataclasses.replace(here, net=here.net.astype("float64"), x=here.x.astype(np.float64))
-        traj = here.trajectory(fp.s.astype(np.float64))
+    here, traj = fp.map.in_float64(), fp.step
+    if here is not fp.map:
+        traj = here.trajectory(in_dtype(fp.s, np.float64))
     local = local_jacobians(traj)
     inverse = inverse_norm(fp, local, method, limit, rng)
-    usual = inverse * min(1.0, 2 / np.sqrt(fp.s[0].size))  # twice what a direction grows by in the mean
-    step = directions(local, fp.s.shape, method, limit)
-    noise = _EPS * rng.uniform(-2, 2, fp.s.shape)
+    usual = inverse * min(1.0, 2 / np.sqrt(here.net.N))  # twice what a direction grows by in the mean
+    step = directions(local, tuple(fp.s.shape), method, limit)
+    noise = placed_beside(fp.s, _EPS * rng.uniform(-2, 2, tuple(fp.s.shape)))
     moved = False
     for left in range(_STEPS, -1, -1):
-        r = traj.states[1] - traj.states[0]
-        size, s = lengths_of(r), traj.states[0]
-        enough = tol * np.maximum(1.0, lengths_of(s)) / usual  # a Newton step that is as short as that is none
+        r, s = residuals(traj), traj.states[0]
+        size = lengths(r)
+        enough = tol * np.maximum(1.0, lengths(s)) / usual  # a Newton step that is as short as that is none
         needed = (enough / np.maximum(size * usual, enough)).min()
-        away = step(r + noise * np.abs(s), float(np.clip(needed, _FINELY, _ROUGHLY)))
-        lost = ~np.isfinite(away).all(axis=(1, 2))
+        add_products(r, noise, s)
+        away = step(r, float(np.clip(needed, _FINELY, _ROUGHLY)))
+        far = lengths(away)
+        lost = ~np.isfinite(far)
         if lost.any():
             raise failure(fp, local, method, np.flatnonzero(lost), "no Newton step can be taken from h*")
-        short = lengths_of(away) <= enough
+        short = far <= enough
         if left == 0 or short.all():
             break
-        trial = here.trajectory(s + away)
-        better = lengths_of(trial.states[1] - trial.states[0]) <= size / 2
+        trial = here.trajectory(_plus(s, away))
+        better = lengths(residuals(trial)) <= size / 2
         better &= ~short
         if not better.any():
             break
         traj, moved = _chosen(here, trial, traj, better), True
     if moved:
         local = local_jacobians(traj)
-    return at_rest(traj), local, local_jacobians(here.trajectory(traj.states[0] + away)), inverse
+    return at_rest(traj), local, local_jacobians(here.trajectory(_plus(traj.states[0], away))), inverse
 
 
-def _chosen(here: Clamped, trial: Trajectory, traj: Trajectory, better: NDArray[np.bool_]) -> Trajectory:
+def _plus(s: Any, more: Any) -> Any:
+    out = copied(s)
+    add(out, more)
+    return out
+
+
+def _chosen(here: Clamped, trial: Any, traj: Any, better: NDArray[np.bool_]) -> Any:
     """The trial for the samples where it is better."""
     if better.all():
         return trial
-    return here.trajectory(np.where(better[:, None, None], trial.states[0], traj.states[0]))
+    s, rows = copied(traj.states[0]), np.flatnonzero(better)
+    put_rows(s, rows, trial.states[0], rows)
+    return here.trajectory(s)

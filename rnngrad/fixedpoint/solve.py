@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _checks
+from .. import _checks, _cuda
+from .._arrays import empty_beside
 from .._memory import empty
-from .._results import Result
-from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import (
-    Trajectory,
-    drive,
-    hidden,
-    initial_state,
-    readout,
-    tile_rows,
-)
+from ..dynamics.placed import lengths, minus, take_rows
+from ..dynamics.rollout import drive, tile_rows
 from ..dynamics.system import System
-from ..errors import ConvergenceError
 from ..kernels import backend as find_backend
-from . import newton, spectrum
-from .maps import Clamped, clamped, lengths_of
+from . import newton
+from .arguments import clamped, numbers, start_states
+from .maps import Clamped
+from .result import DeviceFixedPoint, FixedPoint, at_rest
 
 Method = Literal["picard", "anderson", "newton", "newton_krylov"]
 METHODS = ("picard", "anderson", "newton", "newton_krylov")
@@ -35,109 +26,6 @@ _CYCLES = 16  # periods up to which a state that does not settle is looked at
 _SETTLED = 1e-8  # of a step: what comes back so close is on a cycle; a slow spiral comes back nearly, each time
 _RETURNED = 1e-3  # of a step, at most, where rounding is more than that
 _TAIL = 10  # iterations whose mean is the measured contraction
-
-
-@dataclass(frozen=True)
-class FixedPoint(Result):
-    """States s* = f(s*, x), one for each sample.
-
-    Attributes
-    ----------
-    s : ndarray (B, S, n)
-        The states; where ``status`` is not "converged", the last ones.
-    h, y : ndarray (B, n), (B, p)
-        Hidden output of s*, and the readout.
-    residual : ndarray (B,)
-        ||f(s) - s||, Euclidean.
-    iterations : ndarray (B,)
-    history : ndarray (K+1, B)
-        Residual before each iteration; NaN after the last.
-    contraction : ndarray (B,)
-        Factor by which an iteration shrank the residual, geometric mean over the last ten at most. Of plain Picard
-        iteration an estimate of the spectral radius.
-    status : ndarray (B,) of str
-        "converged"; "rounding": tol is below what rounding leaves, the residual is as small as it gets; "oscillating":
-        on a cycle (its length is in ``cycle``); "diverged": grew or left the finite numbers; "outside": f is not finite
-        at the start; "invalid": the start is not finite; "limit", "singular": out of iterations, where I - J is regular
-        or singular.
-    cycle : ndarray (B,)
-        Length of the cycle a sample is on, 0 where none was seen.
-    method : str
-    tol : float
-    """
-
-    DERIVED: ClassVar[tuple[str, ...]] = ("converged",)
-
-    s: NDArray
-    h: NDArray
-    y: NDArray
-    residual: NDArray[np.float64]
-    iterations: NDArray[np.int64]
-    history: NDArray[np.float64]
-    contraction: NDArray[np.float64]
-    status: NDArray[np.str_]
-    cycle: NDArray[np.int64]
-    method: str
-    tol: float
-    map: Clamped = field(repr=False, metadata={"saved": False})
-
-    @property
-    def converged(self) -> NDArray[np.bool_]:
-        """Where ``status`` is "converged", (B,)."""
-        return self.status == "converged"
-
-    @cached_property
-    def step(self) -> Trajectory:
-        """One step of f from the states, (2, B, S, n): s and f(s)."""
-        return self.map.trajectory(self.s)
-
-    @cached_property
-    def traj(self) -> Trajectory:
-        """One step at the fixed points, from s* to s*: what Jacobians and gradients are taken of."""
-        return at_rest(self.step)
-
-    @cached_property
-    def local(self) -> Any:
-        """The Jacobians in the form that suits the system, with products, for one step."""
-        return local_jacobians(self.traj)
-
-    @cached_property
-    def jacobian(self) -> NDArray:
-        """J = df/ds at the fixed points, (B, N, N)."""
-        return np.array(self.local.dense()[0])
-
-    @cached_property
-    def spectral_radius(self) -> NDArray[np.float64]:
-        """rho(J), (B,): below 1 the fixed point is stable, and Picard iteration and its adjoint converge nearby.
-
-        Of all eigenvalues for N <= 1000, by Arnoldi iteration above.
-        """
-        return spectrum.spectral_radius(self.local, self.s.shape)
-
-    @cached_property
-    def condition(self) -> NDArray[np.float64]:
-        """Condition number of I - J in the 2-norm, (B,); inf where it is singular."""
-        return spectrum.condition(self.jacobian)
-
-    def require_converged(self) -> None:
-        """Raise ``ConvergenceError`` if a sample is not at a fixed point; it says which and why."""
-        bad = np.flatnonzero(~self.converged)
-        if bad.size:
-            b = int(bad[0])
-            raise ConvergenceError(
-                f"{bad.size} of {len(self.s)} samples are not at a fixed point: sample {b} is "
-                f"{str(self.status[b])!r} with residual {self.residual[b]:.3g} (tol is {self.tol:g}) after "
-                f"{int(self.iterations[b])} iterations of {self.method}; {self._advice(b)}"
-            )
-
-    def _advice(self, b: int) -> str:
-        if self.status[b] == "rounding":
-            return f"a tol of {2 * self.residual[b]:.1g} can be met"
-        if self.status[b] == "oscillating":
-            return f"it is on a cycle of {int(self.cycle[b])} steps; method='newton' finds the fixed point inside"
-        if self.status[b] in ("invalid", "outside"):
-            return "start it where f is finite"
-        return "try method='newton', another s0, or smaller recurrent weights"
 
 
 def solve_fixed_point(
@@ -158,7 +46,8 @@ def solve_fixed_point(
     ----------
     net : Network (any cell) or System
     x : array (B, m) or (m,)
-        The held input of each sample; None: zero input.
+        The held input of each sample; None: zero input. An array on a GPU (CuPy, PyTorch: anything with
+        ``__cuda_array_interface__`` or DLPack) stays there, and so do the states.
     method : "picard", "anderson", "newton" or "newton_krylov"
         s <- s + damping (f(s) - s); the same mixed over the last ``window`` steps (Anderson 1965; Walker & Ni 2011);
         Newton's method with line search, with a dense Jacobian or (for large n) with GMRES on products with it.
@@ -166,7 +55,8 @@ def solve_fixed_point(
     tol : float
         Largest ||f(s*) - s*|| (Euclidean) that counts as converged.
     s0 : array (B, S, n), (S, n) or (n,)
-        Start; zeros by default. A sample that starts at NaN or infinity is "invalid", the others are solved.
+        Start; zeros by default. A sample that starts at NaN or infinity is "invalid", the others are solved. On a GPU
+        it is (B, S, n), and x goes there too.
     max_iterations : int
         1000, for Newton 100.
     window : int
@@ -176,8 +66,11 @@ def solve_fixed_point(
 
     Returns
     -------
-    FixedPoint
-        With a status per sample; nothing is raised where one does not converge (``require_converged`` does).
+    FixedPoint or DeviceFixedPoint
+        With a status per sample; nothing is raised where one does not converge (``require_converged`` does). Of x or s0
+        on a GPU the states are device arrays, and residuals, iterations and status are what comes to the host; the
+        vectors too that "newton_krylov" gives to SciPy's GMRES, and of "newton" those of samples whose I - J is
+        singular.
 
     Raises
     ------
@@ -193,14 +86,14 @@ def solve_fixed_point(
     limit = _LIMITS[method] if max_iterations is None else _checks.integer("max_iterations", max_iterations, 1)
     window = _checks.integer("window", window, 1, 50)
     damping = _checks.number("damping", damping, 0.0, 1.0, open_low=True)
-    starts = None if s0 is None else _checks.numbers("s0", s0)
-    shared = x is None or _checks.numbers("x", x).ndim == 1  # then the starts say how many samples there are
-    B = len(starts) if shared and starts is not None and starts.ndim == 3 else None
-    here = clamped(net, x, B, 1, backend)
-    if not len(here.x):
+    starts = None if s0 is None else numbers("s0", s0)
+    shared = x is None or numbers("x", x).ndim == 1  # then the starts say how many samples there are
+    B = starts.shape[0] if shared and starts is not None and starts.ndim == 3 else None
+    here = clamped(net, x, B, 1, backend, beside=starts)
+    if not here.x.shape[0]:
         name, value = ("x", x) if B is None else ("s0", s0)
         raise ValueError(f"{name} has shape {np.shape(value)}; it must hold one sample or more")
-    s, invalid = start_states(net, starts, len(here.x), "s0")
+    s, invalid = start_states(here, starts, here.x.shape[0], "s0")
     if method in ("newton", "newton_krylov"):
         done = newton.solve(here, s, tol, limit, krylov=method == "newton_krylov")
         residuals, iterations, status = done.history, done.iterations, done.status
@@ -209,42 +102,26 @@ def solve_fixed_point(
         settings = (tol, limit, window if method == "anderson" else 0, damping, tile_rows(here.net.n))
         residuals, iterations, status = iterate(here, s, settings)
     status[invalid] = "invalid"
-    residual = residuals[iterations, np.arange(len(s))]
+    residual = residuals[iterations, np.arange(len(status))]
     status[~np.isfinite(residual) & (iterations == 0) & ~invalid] = "outside"
     last = here.trajectory(s)
     rest = at_rest(last)
-    fp = FixedPoint(
+    on_device = _cuda.is_device_array(s)
+    kind = DeviceFixedPoint if on_device else FixedPoint
+    fp = kind(
         s=s, h=rest.h[0], y=rest.y[0], residual=residual, iterations=iterations, history=residuals,
         contraction=contraction(residuals, iterations), status=status, cycle=cycles(here, s, status, residual),
         method=method, tol=tol, map=here,
     )  # fmt: skip
     fp.__dict__.update(step=last, traj=rest)  # cached, so that nobody takes this step again
+    if on_device:  # whoever reads them in place is told of no stream to wait for
+        _cuda.synchronize()
     return fp
 
 
-def at_rest(traj: Trajectory) -> Trajectory:
-    """The trajectory of one step from fixed points, as one that ends where it starts."""
-    net, states = traj.net, np.repeat(traj.states[:1], 2, axis=0)
-    h = hidden(net, states[1:], traj.backend)
-    y = readout(net, np.ascontiguousarray(h), traj.backend)
-    return dataclasses.replace(traj, states=states, h=h, y=y)
-
-
-def start_states(net: Any, starts: NDArray | None, B: int, name: str) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Start states (B, S, n), and which of them are not finite (those are 0)."""
-    if starts is None:
-        return np.zeros((B, *net.state_shape), net.dtype), np.zeros(B, np.bool_)
-    finite = np.isfinite(starts)
-    given = starts if finite.all() else np.where(finite, starts, starts.dtype.type(0))
-    s = np.array(initial_state(net, given, B, name), order="C")
-    bad = ~(finite.reshape(B, net.N).all(axis=1) if starts.ndim == 3 else np.full(B, finite.all()))
-    s[bad] = 0
-    return s, bad
-
-
-def iterate(here: Clamped, s: NDArray, settings: tuple[Any, ...]) -> tuple[NDArray, NDArray, NDArray]:
+def iterate(here: Clamped, s: Any, settings: tuple[Any, ...]) -> tuple[NDArray, NDArray, NDArray]:
     """Move s (B, S, n) in place to where the iteration ends: (history (K+1, B), iterations, status)."""
-    net, kernels, B = here.net, find_backend(here.backend), len(s)
+    net, kernels, B = here.net, find_backend(here.backend), s.shape[0]
     residuals, iterations, ends = history_arrays(settings[1], B)
     if isinstance(net, System):
         system = kernels.system_fixed_point(net.map)
@@ -252,7 +129,7 @@ def iterate(here: Clamped, s: NDArray, settings: tuple[Any, ...]) -> tuple[NDArr
             system(s, residuals, iterations, ends, settings, (here.x, net.params))
     else:
         shapes = ((B, len(gates), net.n) for gates in (net.cell.gates, net.cell.gates2))
-        a, a2 = (empty(shape, net.dtype) for shape in shapes)
+        a, a2 = (empty_beside(s, shape, net.dtype) for shape in shapes)
         drive(net, here.x, a, a2, here.backend)
         kernels.fixed_point(net.cell, net.phi)(
             s, residuals, iterations, ends, settings, a, a2, net.W, net.second_weights, net.unit_constants
@@ -294,14 +171,15 @@ def contraction(residuals: NDArray, iterations: NDArray) -> NDArray[np.float64]:
     return out
 
 
-def cycles(here: Clamped, s: NDArray, status: NDArray, residual: NDArray) -> NDArray[np.int64]:
+def cycles(here: Clamped, s: Any, status: NDArray, residual: NDArray) -> NDArray[np.int64]:
     """Length of the cycle that each unfinished sample is on, 0 for none; their ``status`` becomes "oscillating"."""
-    out = np.zeros(len(s), np.int64)
+    out = np.zeros(len(status), np.int64)
     open_ = np.flatnonzero((status == "limit") & np.isfinite(residual))
     if open_.size:
-        traj = Clamped(here.net, here.x, _CYCLES, here.backend).trajectory(s[open_], open_)
-        away = np.stack([lengths_of(state - s[open_]) for state in traj.states])
-        rounding = 8 * np.finfo(s.dtype).eps * np.maximum(1.0, lengths_of(s[open_]))
+        begin = take_rows(s, open_)
+        traj = Clamped(here.net, here.x, _CYCLES, here.backend).trajectory(begin, open_)
+        away = np.stack([lengths(minus(traj.states[t], begin)) for t in range(_CYCLES + 1)])
+        rounding = 8 * np.finfo(s.dtype).eps * np.maximum(1.0, lengths(begin))
         near = away <= np.minimum(_RETURNED * away[1], np.maximum(_SETTLED * away[1], rounding))
         near[:2] = False
         found = near.any(axis=0)

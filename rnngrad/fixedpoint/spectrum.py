@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigs
 
+from .._arrays import on_host
 from .._blas import one_blas_thread
 
 _DENSE = 1000  # state size up to which all eigenvalues are computed
@@ -23,7 +24,7 @@ def spectral_radius(jacobians: Any, shape: tuple[int, ...]) -> NDArray[np.float6
     B, N = shape[0], int(np.prod(shape[1:]))
     out = np.full(B, np.nan)
     if N <= _DENSE:
-        return moduli(jacobians.dense()[0]).max(axis=1)
+        return moduli(on_host(jacobians.dense())[0]).max(axis=1)
     start = np.random.default_rng(0).standard_normal(N)
     for b in range(B):
         operator = products(jacobians, shape, b)

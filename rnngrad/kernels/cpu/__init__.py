@@ -30,7 +30,7 @@ from .output import output, output_vjp
 from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
-from .rows import live_rows, put_rows, row_log_norms
+from .rows import live_rows, put_rows, row_lengths, row_log_norms
 from .scaling import fold
 from .singular_values import graded_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
@@ -77,6 +77,7 @@ __all__ = [
     "output_vjp",
     "put_rows",
     "rollout",
+    "row_lengths",
     "row_log_norms",
     "system_derivatives",
     "system_fixed_point",

@@ -8,15 +8,22 @@ from ..._jit import kernel
 from .scaling import ROWS
 
 _LN2 = math.log(2.0)
+_LEAST, _LARGEST = 1e-130, 1e150  # lengths whose squares are certainly normal numbers
 _SQUARES = (2.0**-900, 2.0**1000)  # sums of squares between these lost nothing to under- or overflow
 
 
 @kernel("put_rows", tasks=lambda out, to, *rest: len(to), work=lambda out, to, *rest: len(to) * (2 + out.shape[1] / 4))
-def _put(start, stop, out, to, values, source, more):
+def _put(start, stop, out, to, values, source, factors, more):
     C = out.shape[1]
     for r in range(start, stop):
         row, given = out[to[r]], values[source[r]]
-        if more:
+        if len(factors) and more:
+            for c in range(C):
+                row[c] += factors[r] * given[c]
+        elif len(factors):
+            for c in range(C):
+                row[c] = factors[r] * given[c]
+        elif more:
             for c in range(C):
                 row[c] += given[c]
         else:
@@ -24,9 +31,28 @@ def _put(start, stop, out, to, values, source, more):
                 row[c] = given[c]
 
 
-def put_rows(out, to, values, source, more=False):
-    """out[to[r]] = values[source[r]] of arrays (X, C) and (Y, C), or added to it; no row twice in ``to``."""
-    _put(out, to, values, source, bool(more))
+def put_rows(out, to, values, source, more=False, factors=None):
+    """out[to[r]] = factors[r] values[source[r]] of arrays (X, C) and (Y, C), or added to it; no row twice in ``to``.
+
+    Without factors (R,) they are 1; they are in the dtype of the values.
+    """
+    _put(out, to, values, source, np.empty(0, values.dtype) if factors is None else factors, bool(more))
+
+
+def row_lengths(out, rows):
+    """out[r] = ||rows[r]|| of rows (R, C), in float64, of any size that is a number; not finite where an entry is not.
+
+    ``out`` is on the host.
+    """
+    flat = rows.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.sqrt(np.einsum("ri,ri->r", flat, flat), out=out)
+        if not (out.min(initial=1.0) > _LEAST and out.max(initial=1.0) < _LARGEST):  # squares may have left the numbers
+            far = ~((out > _LEAST) & (out < _LARGEST))
+            top = np.abs(flat[far]).max(axis=1, initial=0.0)
+            scale = np.where((top > 0) & np.isfinite(top), top, 1.0)
+            own = flat[far] / scale[:, None]
+            out[far] = scale * np.sqrt(np.einsum("ri,ri->r", own, own))
 
 
 def live_rows(x):

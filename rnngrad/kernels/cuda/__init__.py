@@ -34,7 +34,7 @@ from .output import output, output_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .resident import contiguous, fill, first_not_finite, in_dtype, in_float64, swapped, unit_rows
 from .rollout import rollout
-from .rows import live_rows, put_rows, row_log_norms
+from .rows import live_rows, put_rows, row_lengths, row_log_norms
 from .scaling import fold, normalize, times_powers
 from .singular_values import graded_singular_values
 from .statistics import normalize_batch, through_batch
@@ -92,6 +92,7 @@ __all__ = [
     "output_vjp",
     "put_rows",
     "rollout",
+    "row_lengths",
     "row_log_norms",
     "swapped",
     "system_derivatives",

@@ -19,28 +19,35 @@ _LN2 = math.log(2.0)
 
 
 @functools.cache
-def make_put(more):
-    """Kernel ``run(out, to, values, source)``: out[to[r]] = values[source[r]], or added to it if ``more``."""
+def make_put(more, scaled):
+    """Kernel ``run(out, to, values, source, factors)``: out[to[r]] = values[source[r]], times factors[r] if ``scaled``.
+
+    If ``more``, added to what is there.
+    """
 
     @_cuda.Kernel
-    def run(out, to, values, source):
+    def run(out, to, values, source, factors):
         C = out.shape[1]
         for item in range(cuda.grid(1), to.size * C, cuda.gridsize(1)):
             r, c = item // C, item % C
+            value = values[source[r], c]
+            if scaled:
+                value *= factors[r]
             if more:
-                out[to[r], c] += values[source[r], c]
-            else:
-                out[to[r], c] = values[source[r], c]
+                value += out[to[r], c]
+            out[to[r], c] = value
 
     return run
 
 
-def put_rows(out, to, values, source, more=False):
-    """out[to[r]] = values[source[r]] of device arrays (X, C) and (Y, C), or added to it; no row twice in ``to``."""
+def put_rows(out, to, values, source, more=False, factors=None):
+    """out[to[r]] = factors[r] values[source[r]] of device arrays (X, C) and (Y, C); the CPU's contract."""
     items = to.size * out.shape[1]
     if items:
-        threads = _cuda.threads(items)
-        make_put(bool(more))(-(-items // threads), threads, 0, out, _cuda.upload(to), values, _cuda.upload(source))
+        threads, scaled = _cuda.threads(items), factors is not None
+        weights = values if factors is None else _cuda.upload(factors)
+        run = make_put(bool(more), scaled)
+        run(-(-items // threads), threads, 0, out, _cuda.upload(to), values, _cuda.upload(source), weights)
 
 
 def live_rows(x):
@@ -54,8 +61,8 @@ def live_rows(x):
 
 
 @functools.cache
-def make_log_norms():
-    """Kernel ``run(out, rows, exponent)``, one block per row at a time."""
+def make_norms(logarithm):
+    """Kernel ``run(out, rows, exponent)``: ||rows[r] 2^exponent[r]||, or its logarithm; one block per row at a time."""
 
     @_cuda.Kernel
     def run(out, rows, exponent):
@@ -84,7 +91,9 @@ def make_log_norms():
                 square = 0.0
                 for lane in range(_LANES):
                     square += parts[lane]
-                if 0.0 < square < math.inf:
+                if not logarithm:
+                    out[r] = block.times_power(math.sqrt(square), exponent[r] + shift)
+                elif 0.0 < square < math.inf:
                     out[r] = log(square) / 2.0 + (exponent[r] + shift) * _LN2
                 else:  # no number stays none
                     out[r] = -math.inf if square == 0.0 else square
@@ -95,9 +104,18 @@ def make_log_norms():
 
 def row_log_norms(out, rows, exponent):
     """out[r] = ln ||rows[r] 2^exponent[r]|| of rows (R, n), in float64; the CPU's contract."""
+    _norms(True, out, rows, exponent)
+
+
+def row_lengths(out, rows):
+    """out[r] = ||rows[r]|| of rows (R, C), in float64, on the host; the CPU's contract."""
+    _norms(False, out, rows, np.zeros(rows.shape[0], np.int64))
+
+
+def _norms(logarithm, out, rows, exponent):
     operands = [pieces.written(out, 0), pieces.read(in_float64(rows), 0), pieces.read(exponent, 0)]
 
     def piece(start, stop, *arrays):
-        make_log_norms()(min(stop - start, 32 * _cuda.processors()), _cuda.threads(_LANES), 0, *arrays)
+        make_norms(logarithm)(min(stop - start, 32 * _cuda.processors()), _cuda.threads(_LANES), 0, *arrays)
 
     pieces.run(piece, rows.shape[0], operands, "the norm of one row")
