@@ -93,6 +93,18 @@ def followed(net: Any, x: Any, s0: Any) -> dict[str, Any]:
     }
 
 
+def contracting(net: rg.Network) -> rg.Network:
+    """The network with recurrent weights so small that iterations to its fixed points converge."""
+    return net.replace(**{name: 0.3 * value for name, value in net.parameters.items() if name in ("W", "W2")})
+
+
+def at_rest(net: Any, x: Any, z: Any) -> dict[str, Any]:
+    """Fixed points for inputs held, and the gradients there, on either side, by name."""
+    fp = rg.solve_fixed_point(net, x, tol=1e-5 if net.dtype == np.float32 else 1e-11, backend="cuda")
+    grads = rg.implicit_gradient(fp, rg.losses.squared_error(z))
+    return {"s": fp.s, "J": fp.jacobian, "adjoint": grads.z, "x": grads.x, **dict(grads.parameters())}
+
+
 def losses(net: Any, T: int, B: int, dtype: str) -> dict[str, tuple[Callable[..., Any], np.ndarray]]:
     """(what makes it, target) of every loss."""
     rng = np.random.default_rng(4)
@@ -127,12 +139,15 @@ def one(
     v = rng.standard_normal((2, sum(value.size for value in net.parameters.values()))).astype(size[-1])
     limit = 1e-13 if size[-1] == "float64" else 1e-5  # host norms of one product are found by another way
 
-    def row(name: str, found: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
+    def row(name: str, found: dict[str, Any], truth: dict[str, Any], limit: float = limit) -> dict[str, Any]:
         worst = compare({key: read(library, value) for key, value in found.items()}, truth)
         key = max(worst, key=worst.__getitem__)
         passed = worst[key] <= limit
         return {"case": f"{what}, {name}", "worst": key, "error": worst[key], "same bits": {}, "passed": passed}
 
+    weak, z = contracting(net), rng.standard_normal((host.B, net.p)).astype(size[-1])
+    points, truth = at_rest(weak, bring(x[0]), bring(z)), at_rest(weak, x[0], z)
+    yield row("fixed points", points, truth, limit=max(limit, 1e-8))  # adjoints end within their tolerance
     long = np.concatenate([x] * -(-20 // len(x)))
     yield row("dynamics", followed(net, bring(long), bring(s0)), followed(net, long, s0))
     for name, (make, target) in losses(net, host.T, host.B, size[-1]).items():

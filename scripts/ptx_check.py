@@ -117,7 +117,7 @@ ARGUMENTS = {
     "in float64": "f1 r1",
     "in float32": "r1 f1",
     "fill": "f1 f",
-    "put rows": "f2 i1 f2 i1",
+    "put rows": "f2 i1 f2 i1 f1",
     "row norms": "f1 f2 i1",
     "through diagonals": "f4 f4 f5",
     "weight drive": "f4 f2 i1 i1 i1",
@@ -248,7 +248,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
                 yield key, f"{key}, kind {kind}", make_unit_sums(kind).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "in float32", "in float32", resident.make_wide().body
-        yield "row norms", "row norms", rows.make_log_norms().body
+        for logarithm in (True, False):
+            yield "row norms", f"row {'log-norms' if logarithm else 'lengths'}", rows.make_norms(logarithm).body
         yield "charge columns", "charge columns", weights.make_charge().body
         yield "unsettled", "unsettled norms", norms.make_unsettled().body
         yield from user_kernels()
@@ -270,7 +271,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     yield "fill", "fill", resident.make_fill().body
     for more in (False, True):
         how = "added" if more else "put"
-        yield "put rows", f"rows {how}", rows.make_put(more).body
+        for scaled in (False, True):
+            yield "put rows", f"rows {how}{', scaled' if scaled else ''}", rows.make_put(more, scaled).body
         yield "through diagonals", f"through diagonals, {how}", diagonals.make(dtype, more).body
     yield "weight drive", "weight drive", weights.make_drive(dtype).body
     yield "fold", "fold", scaling.make_fold(dtype).body
