@@ -255,7 +255,7 @@ def test_a_singular_point_on_the_device_is_refused():
     fp = rg.solve_fixed_point(net, to_device(np.zeros((1, 1))))
     for method in ("iteration", "lu"):
         with pytest.raises(rg.SingularError, match="I - J is singular at the fixed point of sample 0"):
-            rg.implicit_gradient(fp, rg.losses.squared_error(np.ones((1, 1))), method)
+            rg.implicit_gradient(fp, rg.losses.squared_error(np.ones((1, 1))), method, max_iterations=100)
 
 
 # ---------------------------------------------------------------- finding
@@ -291,12 +291,12 @@ def test_points_are_found_from_starts_on_the_device(period, copied, monkeypatch)
 
 @inside
 def test_points_are_found_from_states_on_the_device():
-    case = make_case("gru", n=3, m=2, T=4, B=3)
-    traj = on_device(case)
-    x = np.array([0.3, -0.2])
-    states = placed.take_rows(traj.states.reshape(15, 1, 3), np.arange(15))
+    case = drawn("gru", n=3, m=2, B=2)
+    traj, x = on_device(case), np.array([0.3, -0.2])
+    states = traj.states.reshape(4, 1, 3)
     found = rg.find_fixed_points(case.net, states, to_device(x))
-    expected = rg.find_fixed_points(case.net, host(states), x, backend="cuda")
+    expected = rg.find_fixed_points(case.net, host(states), x)
+    assert len(expected) == 1
     np.testing.assert_array_equal(found.status, expected.status)
     np.testing.assert_allclose(found.s, expected.s, atol=1e-10)
 

@@ -93,6 +93,50 @@ def test_crossings_together(net_of, start, stop, events):
     assert_explained(curve)
 
 
+def bump(base, height, centre):
+    """Linear networks with the eigenvalue -(base + height / (1 + ((p - centre) / 0.05)^2)) at the origin."""
+
+    def net_of(p):
+        value = base + height / (1 + ((p - centre) / 0.05) ** 2)
+        W = np.array([[-value, 0.2, 0.0], [0.0, 0.3, -0.7], [0.0, 0.7, 0.3]])
+        return rg.Network.init("linear", 0, 3).replace(W=W[None], b=np.zeros((1, 3)))
+
+    return net_of
+
+
+@pytest.mark.parametrize(("base", "height"), [(0.5, 0.6), (1.2, -0.24)], ids=["outside", "inside"])
+@pytest.mark.parametrize("centre", [0.33, 0.35, 0.367])
+def test_an_eigenvalue_that_comes_back_within_a_step(base, height, centre):
+    """It crosses -1 and returns between two points, where nothing is seen of it."""
+    curve = rg.continue_fixed_point(bump(base, height, centre), np.zeros(3), 0.0, 1.0, step=0.1)
+    away = 0.05 * np.sqrt(height / (1 - base) - 1)
+    assert (np.abs(curve.parameter - centre) > away).all() and len(set(curve.unstable)) == 1
+    assert curve.event.tolist() == ["flip", "flip"] and (curve.event_multiplicity == 1).all()
+    np.testing.assert_allclose(curve.event_parameter, [centre - away, centre + away], atol=1e-9)
+
+
+@pytest.mark.parametrize("at", [0.315, 0.36, 0.39])
+def test_an_eigenvalue_that_comes_back_beside_one_that_stays(at):
+    """The other one crosses 1 in the same step: before it, between its crossings, after it."""
+
+    def net_of(p):
+        net = bump(0.5, 0.6, 0.36)(p)
+        W = net.W.copy()
+        W[0, 1:, 1:] = np.diag([1 + p - at, 0.5])
+        return net.replace(W=W)
+
+    curve = rg.continue_fixed_point(net_of, np.zeros(3), 0.0, 1.0, step=0.1)
+    away = 0.05 * np.sqrt(0.2)
+    expected = sorted([(0.36 - away, "flip"), (0.36 + away, "flip"), (at, "branch")])
+    assert curve.event.tolist() == [kind for _, kind in expected]
+    np.testing.assert_allclose(curve.event_parameter, [p for p, _ in expected], atol=1e-9)
+
+
+def test_an_eigenvalue_that_nearly_touches_is_no_event():
+    curve = rg.continue_fixed_point(bump(0.5, 0.5 - 1e-7, 0.35), np.zeros(3), 0.0, 1.0, step=0.1)
+    assert curve.event.tolist() == []
+
+
 def test_real_eigenvalues_that_meet_outside_are_no_event():
     """[[2, -1], [p, 2]] has the eigenvalues 2 +- sqrt(-p)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +14,34 @@ from .curve import Curve
 from .newton import solve
 
 _BISECTIONS = 45
+_BEFORE = 0.95  # of the way to a station where nothing has changed: an eigenvalue that gets to the circle there, turns
 _LOCATED = 1e-4  # of a branch point at worst, in (s, p): nearer than that corrections may lead to the other curve
 
 
 @dataclass(frozen=True)
 class Station:
-    """A point of the curve at a distance along the tangent, which way p goes there, and eigenvalues outside."""
+    """A point of the curve at a distance along the tangent, the curve's own direction, and eigenvalues outside.
 
+    ``pace`` is the distance along the tangent for one of the curve.
+    """
+
+    curve: Curve
     along: float
     point: NDArray
-    way: float
+    direction: NDArray
+    pace: float
     counts: tuple[int, int, int]
+
+    @property
+    def way(self) -> float:
+        """Which way p goes."""
+        return float(self.direction[-1])
+
+    @cached_property
+    def reaches(self) -> tuple[float, float]:
+        """How far ahead and behind, along the tangent, an eigenvalue meets the unit circle at the pace it has here."""
+        ahead, behind = self.curve.reaches(self.point, self.direction)
+        return ahead * self.pace, behind * self.pace
 
     def same(self, other: Station) -> bool:
         return self.counts == other.counts and self.way * other.way >= 0
@@ -46,8 +64,9 @@ class Arc:
     name: str
 
     def station(self, along: float, point: NDArray) -> Station:
-        way = self.curve.tangent(point, self.tangent)[-1]
-        return Station(along, point, float(way), self.curve.counts(point))
+        direction = self.curve.tangent(point, self.tangent)
+        pace = float(direction @ self.tangent)
+        return Station(self.curve, along, point, direction, pace, self.curve.counts(point))
 
     def middle(self, low: Station, high: Station) -> Station | None:
         """Between two stations; None close to a branch point, where the corrections lead to the other curve."""
@@ -73,18 +92,28 @@ class Arc:
         return low, high
 
     def events(self, low: Station, high: Station) -> list[Event]:
-        """What changes between two stations, in order; halved until one thing does, or they are one to rounding."""
-        if low.same(high):
-            return []
+        """What changes between two stations, in order; halved until one thing does, or they are one to rounding.
+
+        Nothing seems to change where something comes and goes: it is looked for where the pace of an eigenvalue at one
+        of the stations takes it to the unit circle before the other one.
+        """
         # a double root is known to the square root of tol
         together = np.sqrt(self.curve.tol) * max(1.0, float(np.abs(low.point).max()))
-        if not _alone(low, high) and high.along - low.along > together:
+        same, apart = low.same(high), high.along - low.along
+        if same and (apart <= together or min(low.reaches[0], high.reaches[1]) > _BEFORE * apart):
+            return []
+        if not _alone(low, high) and apart > together:
             middle = self.middle(low, high)
             if middle is not None:
                 return self.events(low, middle) + self.events(middle, high)
         seen = _kinds(low, high)
-        at = self.bisect(low, high, low.same)[1].point if seen else low.point
-        return [Event(kind, change, at) for kind, change in seen]
+        if not seen:
+            return []
+        last, first = self.bisect(low, high, low.same)
+        events = [Event(kind, change, first.point) for kind, change in seen]
+        if not (last.same(low) and first.same(high)):  # several changes that are one to rounding
+            return events
+        return self.events(low, last) + events + self.events(first, high)
 
     def left(self, low: Station, high: Station, least: float, most: float) -> Station | None:
         """Where p leaves [least, most] between two stations, if it does; it may come back at a fold between them."""

@@ -91,7 +91,8 @@ def continue_fixed_point(
     """Follow a fixed point s = f(s; p) from p = start until p leaves [start, stop], around folds.
 
     Pseudo-arclength continuation (Keller 1977): a tangent predictor, and Newton's method on the fixed-point equation
-    with the distance along the tangent.
+    with the distance along the tangent. An eigenvalue that crosses the unit circle and comes back between two points is
+    found where its pace at one of them shows it; one that does so within a small part of ``step`` is not.
 
     Parameters
     ----------

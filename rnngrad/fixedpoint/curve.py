@@ -73,6 +73,20 @@ class Curve:
         values = np.linalg.eigvals(self.jacobian(point)).astype(complex)
         return values[np.argsort(-np.abs(values), kind="stable")]
 
+    def reaches(self, point: NDArray, tangent: NDArray) -> tuple[float, float]:
+        """How far ahead along the curve, and behind, an eigenvalue meets the unit circle at the pace it has here."""
+        values, V = np.linalg.eig(self.jacobian(point))
+        h = _DIFFERENCE * max(1.0, float(np.abs(point).max()))
+        change = (self.jacobian(point + h * tangent) - self.jacobian(point - h * tangent)) / (2 * h)
+        try:
+            moved = np.diagonal(np.linalg.solve(V, change @ V))
+        except np.linalg.LinAlgError:  # equal eigenvalues without eigenvectors of their own: their pace is infinite
+            return 0.0, 0.0
+        size = np.abs(values)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = (1 - size) * size / (values.conj() * moved).real
+        return float(at[at > 0].min(initial=np.inf)), float(-at[at < 0].max(initial=-np.inf))
+
     def counts(self, point: NDArray) -> tuple[int, int, int]:
         """Eigenvalues on the unit circle or outside: real and positive, real and negative, complex."""
         values = self.eigenvalues(point)
