@@ -110,10 +110,10 @@ class Arc:
         if not seen:
             return []
         last, first = self.bisect(low, high, low.same)
+        if not first.same(high) and apart > together:  # something else came first, and goes again
+            return self.events(low, first) + self.events(first, high)
         events = [Event(kind, change, first.point) for kind, change in seen]
-        if not (last.same(low) and first.same(high)):  # several changes that are one to rounding
-            return events
-        return self.events(low, last) + events + self.events(first, high)
+        return self.events(low, last) + events + self.events(first, high) if apart > together else events
 
     def left(self, low: Station, high: Station, least: float, most: float) -> Station | None:
         """Where p leaves [least, most] between two stations, if it does; it may come back at a fold between them."""
