@@ -188,6 +188,7 @@ def test_fixed_points_on_the_device_that_cannot_be():
         (case.net, x, {"backend": "cpu"}, "x lives on a GPU, and backend is 'cpu'"),
         (case.net, case.x[0], {"backend": "cpu", "s0": s0}, "the start lives on a GPU, and backend is 'cpu'"),
         (system, x, {}, "net is a System; on a GPU it must be a Network"),
+        (rg.Network.init("gru", 0, 5), None, {"s0": s0}, r"the start lives on a GPU, and net has no input \(m = 0\)"),
         (case.net, to_device(hole), {}, r"x is not finite at index \(1, 2\)"),
         (case.net, to_device(case.x[0, :, :2].copy()), {}, r"x has shape \(3, 2\); it must have shape \(B, 4\)"),
         (case.net, to_device(case.x[0].astype("float32")), {}, "x has dtype float32; it must be float64"),

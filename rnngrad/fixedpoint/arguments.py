@@ -37,6 +37,10 @@ def clamped(net: Any, x: Any, B: int | None, period: int, backend: str, beside: 
     for name, value in (("x", x), ("the start", beside)):
         if _cuda.is_device_array(value):
             require_device_network(name, net, backend)
+            if not net.m:  # device arrays have no axis of length 0
+                raise ValueError(
+                    f"{name} lives on a GPU, and net has no input (m = 0): give it on the host, with backend='cuda'"
+                )
             backend = "cuda"
     held = held_input(net, x, B)
     if _cuda.is_device_array(beside) and not _cuda.is_device_array(held):
