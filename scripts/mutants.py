@@ -524,7 +524,7 @@ MUTANTS = [
     ("fixed_point_curves: out of the interval and back is not seen", "fixedpoint/arc.py", "if low.way * high.way < 0 and inside(high):", "if False:"),
     ("fixed_point_curves: real eigenvalues that meet are events", "fixedpoint/arc.py", "if pairs * up < 0 or pairs * down < 0:", "if False:"),
     ("fixed_point_curves: what comes and goes is not looked for", "fixedpoint/arc.py", "min(low.reaches[0], high.reaches[1]) > _BEFORE * apart", "True"),
-    ("fixed_point_curves: paces of the transpose", "fixedpoint/curve.py", "np.linalg.solve(V, change @ V)", "np.linalg.solve(V, change.T @ V)"),
+    ("fixed_point_curves: ahead is behind", "fixedpoint/curve.py", "at = (1 - size) * size", "at = (size - 1) * size"),
     ("fixed_point_curves: nothing else where something changes", "fixedpoint/arc.py", "return self.events(low, last) + events + self.events(first, high) if apart > together else events", "return events"),
     ("fixed_point_curves: what came first is taken for what stays", "fixedpoint/arc.py", "if not first.same(high) and apart > together:", "if False:"),
     ("fixed_point_curves: modes of the transpose", "fixedpoint/portrait.py", "np.linalg.eig(J)", "np.linalg.eig(J[::-1, ::-1])"),

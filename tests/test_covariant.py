@@ -97,6 +97,9 @@ def test_drawn_and_saved(tmp_path):
 def test_what_cannot_be_followed_is_an_error():
     with pytest.raises(rg.SingularError, match="ask for k <= 1"):
         rg.covariant_vectors(linear_network([[1.0, 1.0], [1.0, 1.0]], 40))
+    for settle in (0, 5):  # also where the vectors only turn
+        with pytest.raises(OverflowError, match="the Jacobian of sample 0 is not finite at step 0"):
+            rg.covariant_vectors(linear_network(np.full((8, 8), 1.7e308), 12), 2, settle=settle)
     traj = linear_network(np.eye(2), 40)
     with pytest.raises(ValueError, match="settle is 20"):
         rg.covariant_vectors(traj, settle=20)

@@ -12,7 +12,7 @@ from .. import _checks, _cuda
 from .._arrays import assign, empty_beside, on_host, placed_beside
 from .._results import Result
 from ..dynamics.device import is_on_device
-from ..dynamics.frames import LOST, covariant, orthonormalize, random_frames
+from ..dynamics.frames import LOST, covariant, not_finite, orthonormalize, random_frames
 from ..dynamics.jacobian import local_jacobians
 from ..errors import SingularError
 
@@ -125,6 +125,8 @@ def covariant_vectors(traj: Any, k: int | None = None, *, settle: int | None = N
     ------
     ValueError
         An argument is out of range, the trajectory is not finite, or sequences differ in length.
+    OverflowError
+        A Jacobian is not finite.
     SingularError
         A Jacobian maps one of the directions to zero: it cannot be followed backward. Ask for fewer.
 
@@ -165,6 +167,8 @@ def _forward(traj: Any, jacobians: Any, k: int, settle: int) -> tuple[NDArray, N
     for t in range(T):
         rows, e = jacobians.tangent(frames.reshape(B * k, S, n), none, sample, t, 1)
         frames, factor, shift, stretch = orthonormalize(rows[0].reshape(B, k, net.N), e[0].reshape(B, k), backend)
+        if (stretch >= 2 * LOST).any():
+            raise not_finite(int(np.argmax(stretch)), t)
         i = t - settle
         assign(Q[max(i + 1, 0)], frames)
         if i < 0:

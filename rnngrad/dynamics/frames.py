@@ -90,15 +90,20 @@ def carry(jacobians: Any, carried: Carried, t_from: int, blocks: int, length: in
         _step_by_step(jacobians, carried, logs, found, t_from, length)
     if found[:, 1].any():
         b = int(np.argmax(found[:, 1]))
-        raise OverflowError(
-            f"the Jacobian of sample {b} is not finite at step {int(found[b, 0]) + origin}: its entries, or their "
-            "products with unit vectors, are beyond the dtype"
-        )
+        raise not_finite(b, int(found[b, 0]) + origin)
     lost = (found[:, 0] >= 0) & (carried.lost_at < 0)
     carried.lost_at = np.where(lost, found[:, 0] + origin, carried.lost_at)
     carried.qrs = carried.qrs + found[:, 2]
     carried.log_stretch = np.maximum(carried.log_stretch, found[:, 3] * _LN2)
     return logs
+
+
+def not_finite(sample: int, step: int) -> OverflowError:
+    """The error of a Jacobian with which nothing can be followed; ``orthonormalize`` finds it."""
+    return OverflowError(
+        f"the Jacobian of sample {sample} is not finite at step {step}: its entries, or their products with unit "
+        "vectors, are beyond the dtype"
+    )
 
 
 def _step_by_step(jacobians: Any, carried: Carried, logs: NDArray, found: NDArray, t_from: int, length: int) -> None:

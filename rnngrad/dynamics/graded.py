@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .._arrays import copied, empty_beside
 from ..errors import ConvergenceError, PrecisionWarning
 from ..kernels import backend as find_backend
-from .frames import LOST, Carried, carry, is_singular, orthonormalize, random_frames
+from .frames import LOST, Carried, carry, is_singular, not_finite, orthonormalize, random_frames
 
 _SEED = (0, 0x6772)  # of the basis that is turned into that of the chain; any in general position will do
 _AIM, _LIMIT = 16, 22  # log2 of the stretch between two QRs: aimed at, and largest
@@ -114,10 +114,7 @@ class _Walk:
     def _lost(self, stretch: NDArray) -> None:
         """The step after ``at`` has lost a direction of some samples: to a zero, or to rounding."""
         if stretch.max() >= 2 * LOST:
-            raise OverflowError(
-                f"the Jacobian of sample {int(np.argmax(stretch))} is not finite at step {self.at}: its entries, or "
-                "their products with unit vectors, are beyond the dtype"
-            )
+            raise not_finite(int(np.argmax(stretch)), self.at)
         fresh = np.flatnonzero((stretch >= LOST) & ~self.lost)
         self.lost[fresh] = True
         for b in fresh:
