@@ -65,6 +65,7 @@ from rnngrad.kernels.cuda.output import make_output, make_output_vjp
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.cuda.statistics import make_normalize, make_through
+from rnngrad.kernels.cuda.unit_norms import make as make_unit_norms
 from rnngrad.kernels.cuda.unit_sums import make as make_unit_sums
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.kernels.user import UserFunction
@@ -90,6 +91,8 @@ ARGUMENTS = {
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "covariant": "f3 f2 f4 f3 f4 f4 i3 i i f",
     "covariant of float32": "f3 f2 r4 f3 r4 r4 i3 i i f",
+    "unit norms": "f1 f4 i i",
+    "unit norms of float32": "f1 r4 i i",
     "unit sums": "f3 f4 i i i1 i f f f",
     "unit sums of float32": "f3 r4 i i i1 i f f f",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
@@ -243,6 +246,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "graded product", "graded product", graded.make().body
         for key in ("covariant", "covariant of float32"):  # coefficients are in no other
             yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
+        for key in ("unit norms", "unit norms of float32"):
+            yield key, key, make_unit_norms().body
         for key in ("unit sums", "unit sums of float32"):  # float64 whatever the network's precision
             for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE):
                 yield key, f"{key}, kind {kind}", make_unit_sums(kind).body

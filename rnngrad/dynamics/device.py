@@ -28,7 +28,8 @@ class DeviceTrajectory(Steps):
     solvers of :func:`rnngrad.hessian_operator` and :func:`rnngrad.hessian_spectrum` work on vectors of the host, whose
     products are made on the GPU. Statistics are NumPy arrays, whose few numbers alone come to the host: Lyapunov
     exponents, :func:`rnngrad.singular_values`, :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`,
-    :func:`rnngrad.saturation` and :func:`rnngrad.time_constants`. For everything else there is :meth:`to_host`.
+    :func:`rnngrad.growth_bounds`, :func:`rnngrad.saturation` and :func:`rnngrad.time_constants`. For everything else
+    there is :meth:`to_host`.
 
     Attributes
     ----------

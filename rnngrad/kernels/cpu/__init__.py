@@ -32,9 +32,10 @@ from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
 from .rows import live_rows, put_rows, row_log_norms
 from .scaling import fold
-from .singular_values import graded_singular_values
+from .singular_values import graded_singular_values, log_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
+from .unit_norms import unit_norms
 from .unit_sums import unit_sums
 from .weights import charge_columns, weight_drive
 
@@ -69,6 +70,7 @@ __all__ = [
     "graded_singular_values",
     "input_adjoint",
     "live_rows",
+    "log_singular_values",
     "loss",
     "loss_curvature",
     "orthonormalize",
@@ -86,6 +88,7 @@ __all__ = [
     "tangent_fixed_point",
     "tangent_frames",
     "through_diagonals",
+    "unit_norms",
     "unit_sums",
     "update",
     "update_vjp",

@@ -36,9 +36,10 @@ from .resident import contiguous, fill, first_not_finite, in_dtype, in_float64, 
 from .rollout import rollout
 from .rows import live_rows, put_rows, row_log_norms
 from .scaling import fold, normalize, times_powers
-from .singular_values import graded_singular_values
+from .singular_values import graded_singular_values, log_singular_values
 from .statistics import normalize_batch, through_batch
 from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
+from .unit_norms import unit_norms
 from .unit_sums import unit_sums
 from .weights import charge_columns, weight_drive
 
@@ -80,6 +81,7 @@ __all__ = [
     "in_float64",
     "input_adjoint",
     "live_rows",
+    "log_singular_values",
     "loss",
     "loss_curvature",
     "newton_directions",
@@ -106,6 +108,7 @@ __all__ = [
     "times_powers",
     "total",
     "unit_rows",
+    "unit_norms",
     "unit_sums",
     "unsettled",
     "weight_drive",

@@ -1,0 +1,130 @@
+"""Bounds, reach, settling and truncation of trajectories that lie on the GPU: statistics alone come to the host.
+
+In Numba's simulator; every number must be, bit for bit, that of ``backend="cuda"`` with arrays on the host.
+"""
+
+# ruff: noqa: F811  (``copied`` is a fixture of another file)
+
+import numpy as np
+import pytest
+from cases import UNEVEN, make_case
+from simulated import DTYPES, SIMULATED, inside, outside, session
+from test_cuda_simulator import copied, on, on_device  # noqa: F401
+
+import rnngrad as rg
+from rnngrad import _cuda
+from rnngrad.analysis.step_bounds import step_bounds
+
+if SIMULATED:
+    from rnngrad.kernels import cpu, cuda
+
+NUMBER = 8  # bytes
+
+
+@outside
+def test_in_the_simulator():
+    session(__file__, seconds=1800)
+
+
+def assert_same(found, expected):
+    """Two results with the same numbers, to the bit."""
+    found, expected = found.arrays(), expected.arrays()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert type(found[name]) is type(value), name
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def assert_near(found, expected, tolerance):
+    """Two results whose numbers differ by no more than their own size times the tolerance, or by the tolerance."""
+    found, expected = found.arrays(), expected.arrays()
+    for name, value in expected.items():
+        if np.asarray(value).dtype.kind in "fc":
+            np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+# ---------------------------------------------------------------- bounds
+
+
+each = pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [("vanilla", "float32"), ("continuous", "float64"), ("lstm", "float64"), ("mrnn", "float64"),
+     ("gru_delayed", "float32"), ("gru_reset_before", "float64")],
+)  # fmt: skip
+
+
+@inside
+@each
+def test_bounds_of_steps(cell, dtype, copied):
+    case = make_case(cell, n=3, T=5, lengths=UNEVEN, dtype=dtype)
+    expected, traj = step_bounds(on(case, "cuda")), on_device(case)
+    copied.clear()
+    assert_same(step_bounds(traj), expected)
+    S, gates = case.net.S, max(len(case.net.cell.gates), len(case.net.cell.gates2), case.net.S)
+    assert max(copied) <= NUMBER * 5 * 3 * S * gates  # a number where the partials have one for each unit
+    assert_near(expected, step_bounds(on(case, "cpu")), DTYPES[dtype])
+
+
+@inside
+@pytest.mark.parametrize(("cell", "dtype"), [("lstm", "float64"), ("vanilla", "float32")])
+def test_bounds_of_growth(cell, dtype, copied):
+    case = make_case(cell, n=5, T=4, B=2, lengths=[4, 2], dtype=dtype)
+    expected, traj, N = rg.growth_bounds(on(case, "cuda"), times=[2, 4]), on_device(case), case.net.N
+    copied.clear()
+    assert_same(rg.growth_bounds(traj, times=[2, 4]), expected)
+    assert max(copied) <= NUMBER * 4 * 2 * N < rg.jacobians(traj).nbytes // 2
+    assert not np.isnan(expected.log_measured[:, 4]).any() and np.isnan(expected.log_measured[:, 3]).all()
+    assert_near(expected, rg.growth_bounds(on(case, "cpu"), times=[2, 4]), 100 * DTYPES[dtype])
+    every = rg.growth_bounds(traj, lower=False)
+    np.testing.assert_array_equal(every.log_measured[:, [2, 4]], expected.log_measured[:, [2, 4]])
+    assert np.isnan(every.log_lower[:, 4, 0]).all()
+
+
+@inside
+def test_jacobians_are_decomposed_in_pieces(copied, monkeypatch):
+    from rnngrad.analysis.step_bounds import step_norms
+    from rnngrad.dynamics import jacobian
+
+    case = make_case("gru", n=3, T=5, B=2)
+    traj, expected = on_device(case), step_norms(on(case, "cuda"))
+    monkeypatch.setattr(jacobian, "_PIECE", 2 * 8 * 2 * 3 * 3)
+    copied.clear()
+    np.testing.assert_array_equal(step_norms(traj), expected)
+    assert max(copied) == NUMBER * 2 * 2 * 3  # three values of two steps of two samples
+    J = rg.jacobians(on(case, "cpu"))
+    sigma = np.linalg.svd(J, compute_uv=False)
+    np.testing.assert_allclose(np.exp(expected), np.moveaxis(sigma[..., [0, -1]], -1, 0), rtol=1e-12)
+
+
+@inside
+@pytest.mark.parametrize("shape", [(7, 1, 1, 5), (7, 1, 4, 5), (7, 3, 3, 5), (7, 3, 2, 5), (7, 5, 1, 40), (1, 2, 2, 1)])
+def test_norms_of_units_are_those_of_their_matrices(shape, monkeypatch):
+    """Also of matrices without full rank, beyond the range of squares, and whatever threads and memory there are."""
+    rng = np.random.default_rng(0)
+    P = rng.standard_normal(shape)
+    if shape[0] > 1:
+        P[0], P[1], P[2], P[3] = P[0] * 1e-200, P[1] * 1e200, 0, 1
+        P[4, -1] = 3 * P[4, 0]
+        P[5, 0, 0, 0], P[6, 0, 0, 0] = np.nan, np.inf
+    for columns in {1, shape[2]}:
+        used = P[:, :, :columns]
+        scale = np.abs(used[:5]).max(axis=(1, 2, 3), keepdims=True)
+        matrices = np.moveaxis(used[:5] / np.where(scale > 0, scale, 1), 3, 1)
+        truth = np.linalg.norm(matrices, 2, axis=(2, 3)).max(axis=1) * scale[:, 0, 0, 0]
+        results = []
+        for kernels in (cpu, cuda):
+            out = np.empty(len(P))
+            kernels.unit_norms(out, P, columns)
+            np.testing.assert_allclose(out[:5], truth[:5], rtol=1e-14)
+            assert shape[0] == 1 or (np.isnan(out[5]) and out[6] == np.inf)
+            results.append(out)
+        for threads, limit in ((1, 1 << 20), (3, 400)):  # 400 bytes: few lanes
+            monkeypatch.setattr(_cuda, "threads", lambda items, threads=threads: threads)
+            monkeypatch.setattr(_cuda, "shared_limit", lambda limit=limit: limit)
+            cuda.unit_norms(out, P, columns)
+            np.testing.assert_array_equal(out, results[1])
+        monkeypatch.undo()
+        monkeypatch.setattr(_cuda, "free_bytes", lambda: 3.0 * NUMBER * (1 + P[0].size))
+        cuda.unit_norms(out, P, columns)
+        np.testing.assert_array_equal(out, results[1])
+        monkeypatch.undo()
