@@ -254,6 +254,8 @@ MUTANTS = [
     ("bounds: blocks of the step after", "analysis/step_bounds.py", "blocks[times[r:] - lag]", "blocks[np.minimum(times[r:] - lag + 1, len(blocks) - 1)]"),
     ("bounds: columns without a recurrent part count", "analysis/step_bounds.py", "taken = (None, counted, counted)", "taken = (None, columns, columns)"),
     ("bounds: rows of a unit not rotated", "kernels/cpu/unit_norms.py", "x[l] = c * u + s * v", "x[l] = u"),
+    ("cuda_device_reach: rows that ended go on", "analysis/reach.py", "live, rows, exponent = live[kept], take_rows(rows, kept), take_rows(exponent, kept)", "live, rows, exponent = live[kept], take_rows(rows, kept), take_rows(exponent, kept - kept[0])"),
+    ("cuda_device_reach: norms of the lag before", "analysis/reach.py", "put_rows(table, live * (max_lag + 1) + lag,", "put_rows(table, live * (max_lag + 1) + max(lag - 1, 0),"),
     ("cuda_device_reach: units: the first alone", "kernels/cuda/unit_norms.py", "entry % columns, i])", "entry % columns, 0])"),
     ("cuda_device_reach: units: a barrier left out", "kernels/cuda/unit_norms.py", "                room[lane] = own\n            cuda.syncthreads()\n            top = 0.0", "                room[lane] = own\n            top = 0.0"),
     ("cuda_device_reach: units: squares underflow", "kernels/cuda/unit_norms.py", "= value / top", "= value"),

@@ -254,8 +254,6 @@ def test_time_constants_along_trajectories_on_the_device(copied):
     assert max(copied) <= 8 * 2 * 4
     assert found.chain.rate == expected.chain.rate
     np.testing.assert_array_equal(found.leak_rate, expected.leak_rate)
-    with pytest.raises(ValueError, match=r"give traj.to_host\(\)"):
-        rg.time_constants(traj, test_cuda_simulator.loss_of(case, on(case, "cpu")))
 
 
 @inside

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from cases import UNEVEN, make_case
 from simulated import DTYPES, SIMULATED, inside, outside, session
-from test_cuda_simulator import copied, on, on_device  # noqa: F401
+from test_cuda_simulator import copied, loss_of, on, on_device, to_device  # noqa: F401
 
 import rnngrad as rg
 from rnngrad import _cuda
+from rnngrad.analysis.reach import steps_with_loss
 from rnngrad.analysis.step_bounds import step_bounds
 
 if SIMULATED:
@@ -128,3 +129,59 @@ def test_norms_of_units_are_those_of_their_matrices(shape, monkeypatch):
         cuda.unit_norms(out, P, columns)
         np.testing.assert_array_equal(out, results[1])
         monkeypatch.undo()
+
+
+# ---------------------------------------------------------------- reach
+
+
+def both(cell, dtype="float64", **options):
+    """A trajectory on the host, the same on the device, and a loss with its target on either side."""
+    case = make_case(cell, **{"n": 3, "lengths": UNEVEN, "dtype": dtype, **options})
+    traj = on(case, "cuda")
+    loss = loss_of(case, traj)
+    return traj, on_device(case), loss, rg.losses.squared_error(to_device(loss.target), loss.weights)
+
+
+@inside
+@each
+def test_reach_of_gradients(cell, dtype, copied):
+    traj, there, loss, loss_there = both(cell, dtype)
+    for options in ({}, {"times": [2, 5], "max_lag": 3}, {"times": [4], "max_lag": 0}):
+        expected = rg.gradient_reach(traj, loss, **options)
+        copied.clear()
+        assert_same(rg.gradient_reach(there, loss_there, **options), expected)
+        assert set(copied) == {NUMBER, expected.log_norm.nbytes}  # the loss, and the result
+    cpu = rg.gradient_reach(rg.rollout(traj.net, traj.x, traj.states[0], traj.lengths, backend="cpu"), loss, **options)
+    assert_near(expected, cpu, DTYPES[dtype])
+
+
+@inside
+def test_horizons_and_rates_of_gradients(copied):
+    traj, there, loss, loss_there = both("lstm", n=2, T=6, B=2, lengths=None)
+    part, options = [0, 0, 0, 1, 0, 1], {"first": 2, "last": 6, "sample": 1}
+    asks = {
+        "horizon": lambda of, loss: rg.memory_horizon(of, loss, eps=0.1),
+        "map": lambda of, loss: rg.gradient_map(of, loss, **options),
+        "rates": lambda of, loss: rg.time_constants(of, loss),
+    }
+    for name, ask in asks.items():
+        expected = ask(traj, loss)
+        copied.clear()
+        assert_same(ask(there, loss_there), expected)
+        assert max(copied) <= NUMBER * 2 * 6 * 7, name  # of each sample, step and lag
+    chosen, chosen_there = (rg.losses.squared_error(of.target, part) for of in (loss, loss_there))
+    copied.clear()
+    assert steps_with_loss(there, chosen_there).tolist() == [4, 6]
+    assert max(copied) == NUMBER
+    assert steps_with_loss(traj, chosen).tolist() == [4, 6]
+
+
+@inside
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # of the interpreted kernel
+def test_reach_beyond_the_range_of_floats():
+    traj, there, loss, loss_there = both("linear", T=9, lengths=None)
+    net = traj.net.replace(W=1e-80 * traj.net.W)
+    small, small_there = (rg.rollout(net, of.x, of.states[0], backend="cuda") for of in (traj, there))
+    expected = rg.gradient_reach(small, loss)
+    assert_same(rg.gradient_reach(small_there, loss_there), expected)
+    assert expected.log_norm[0, 8, 9] < -1500
