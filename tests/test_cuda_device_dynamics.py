@@ -17,7 +17,6 @@ import rnngrad as rg
 from rnngrad import _cuda
 from rnngrad._math import TANH
 from rnngrad.analysis import lyapunov
-from rnngrad.analysis.settling import settling
 from rnngrad.analysis.time_constants import leak_rates
 
 if SIMULATED:
@@ -282,9 +281,6 @@ def test_sums_over_steps_in_pieces_and_by_any_threads(monkeypatch):
 @pytest.mark.usefixtures("copied")
 def test_what_is_computed_from_arrays_on_the_host_names_them():
     case = make_case("vanilla", n=2, T=6, B=2)
-    traj = on_device(case)
-    with pytest.raises(ValueError, match=r"traj lives on a GPU.*give traj.to_host\(\)"):
-        settling(traj)
     x = to_device(case.x[0])
     for ask in (lambda: rg.solve_fixed_point(case.net, x), lambda: rg.find_fixed_points(case.net, x, case.x[0, 0])):
         with pytest.raises(ValueError, match="lives on a GPU, and this is computed from arrays on the host"):

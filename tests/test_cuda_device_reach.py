@@ -14,6 +14,7 @@ from test_cuda_simulator import copied, loss_of, on, on_device, to_device  # noq
 import rnngrad as rg
 from rnngrad import _cuda
 from rnngrad.analysis.reach import steps_with_loss
+from rnngrad.analysis.settling import held_inputs, settling
 from rnngrad.analysis.step_bounds import step_bounds
 
 if SIMULATED:
@@ -185,3 +186,93 @@ def test_reach_beyond_the_range_of_floats():
     expected = rg.gradient_reach(small, loss)
     assert_same(rg.gradient_reach(small_there, loss_there), expected)
     assert expected.log_norm[0, 8, 9] < -1500
+
+
+# ---------------------------------------------------------------- settling
+
+
+def held_trajectories(dtype="float64"):
+    """Four samples of a network of two units, three of them under one input, on the host and on the device."""
+    net = rg.Network.init("vanilla", 2, 2, seed=0, dtype=dtype)
+    x = np.tile(np.array([[0.1, 0.2], [0.1, 0.2], [-0.3, 0.0], [0.1, 0.2]], dtype), (12, 1, 1))
+    s0 = np.random.default_rng(1).standard_normal((4, 1, 2)).astype(dtype)
+    return rg.rollout(net, x, s0, backend="cuda"), rg.rollout(net, to_device(x), to_device(s0))
+
+
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_where_trajectories_settle(dtype, copied):
+    traj, there = held_trajectories(dtype)
+    for options in ({"starts": 5, "max_steps": 20, "search": False}, {"starts": 0, "max_steps": 20, "search": False}):
+        expected = settling(traj, [0, 3], **options)
+        copied.clear()
+        assert_same(settling(there, [0, 3], **options), expected)
+        item, followed = np.dtype(dtype).itemsize, 2 + (2 + options["starts"] if options["starts"] else 0)
+        assert copied[:3] == [4 * 2 * item, 4, followed * 2 * item]  # first inputs, which change, and the starts
+        if options["starts"]:
+            assert copied[3] == NUMBER * 4 * 2 < there.states.nbytes  # sums for the units
+    assert [group.tolist() for group in held_inputs(there)] == [[0, 1, 3], [2]]
+    cpu = settling(rg.rollout(traj.net, traj.x, traj.states[0], backend="cpu"), [0, 3], **options)
+    np.testing.assert_allclose(expected.distance, cpu.distance, atol=10 * DTYPES[dtype])
+
+
+@inside
+def test_inputs_on_the_device_that_are_not_held():
+    traj, there = held_trajectories()
+    with pytest.raises(ValueError, match=r"the samples \[0, 2\] of traj do not hold one input"):
+        settling(there, [0, 2])
+    x = traj.x.copy()
+    x[5, 1, 1] += 1e-9  # neither the first step nor the last
+    changing = rg.rollout(traj.net, to_device(x), traj.states[0])
+    with pytest.raises(ValueError, match="the input of traj changes in time"):
+        held_inputs(changing)
+    with pytest.raises(ValueError, match=r"the samples \[0, 1\] of traj do not hold one input"):
+        settling(changing, [0, 1])
+    assert settling(changing, [0, 3], starts=0, max_steps=5, search=False).x.tolist() == [0.1, 0.2]
+
+
+# ---------------------------------------------------------------- truncation
+
+
+@inside
+@pytest.mark.parametrize(
+    ("cell", "dtype"), [("lstm", "float64"), ("gru_delayed", "float32"), ("gru_reset_before", "float64")]
+)
+def test_bias_of_truncation(cell, dtype, copied):
+    traj, there, loss, loss_there = both(cell, dtype)
+    host_traj = rg.rollout(traj.net, traj.x, traj.states[0], traj.lengths, backend="cpu")
+    for options in ({}, {"windows": [2, 4], "k1": 2, "criterion": "cosine", "parameters": ["W", "b"]}):
+        expected = rg.truncation_bias(traj, loss, **options)
+        copied.clear()
+        assert_same(rg.truncation_bias(there, loss_there, **options), expected)
+        assert max(copied) == 4 * NUMBER  # sums
+        assert_near(expected, rg.truncation_bias(host_traj, loss, **options), 10 * DTYPES[dtype])
+
+
+@inside
+def test_overlap_of_vectors(monkeypatch):
+    """Against NumPy, also beyond the range of squares; whatever threads there are, the same."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 3001))
+    for x, y in ((a, b), (1e-200 * a, 1e200 * b), (a, a), (0 * a, b), (a.astype(np.float32), b.astype(np.float32))):
+        wide = x.astype(float), y.astype(float), x.astype(float) - y.astype(float)
+        tops = np.array([np.abs(of).max() for of in wide])
+        u, v, gap = (of / (top or 1) for of, top in zip(wide, tops, strict=True))
+        sums = [u @ u, v @ v, gap @ gap, u @ v]
+        for kernels in (cpu, cuda):
+            found = kernels.overlap(x, y)
+            np.testing.assert_array_equal(found[0], tops)
+            np.testing.assert_allclose(found[1], sums, rtol=1e-12, atol=1e-10)
+        monkeypatch.setattr(_cuda, "threads", lambda items: 3)
+        for first, second in zip(cuda.overlap(to_device(x), to_device(y)), found, strict=True):
+            np.testing.assert_array_equal(first, second)
+        monkeypatch.undo()
+    a[7] = np.nan
+    assert all(np.isnan(kernels.overlap(a, b)[0][0]) for kernels in (cpu, cuda))
+
+
+@inside
+def test_a_gradient_that_is_zero_is_refused():
+    _, there, _, _ = both("linear", T=4, lengths=None)
+    with pytest.raises(ValueError, match="the full gradient is zero"):
+        rg.truncation_bias(there, rg.losses.squared_error(there.y))

@@ -27,10 +27,11 @@ from .loss import loss, loss_curvature
 from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
+from .overlap import overlap
 from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
-from .rows import live_rows, put_rows, row_log_norms
+from .rows import changing, live_rows, put_rows, row_log_norms
 from .scaling import fold
 from .singular_values import graded_singular_values, log_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
@@ -50,6 +51,7 @@ __all__ = [
     "affine",
     "backprop",
     "chain_norms",
+    "changing",
     "charge_columns",
     "column_sums",
     "covariant_vectors",
@@ -77,6 +79,7 @@ __all__ = [
     "outer",
     "output",
     "output_vjp",
+    "overlap",
     "put_rows",
     "rollout",
     "row_log_norms",
