@@ -186,6 +186,10 @@ def test_reach_beyond_the_range_of_floats():
     expected = rg.gradient_reach(small, loss)
     assert_same(rg.gradient_reach(small_there, loss_there), expected)
     assert expected.log_norm[0, 8, 9] < -1500
+    flow = rg.gradient_flow(small, loss).log_norm
+    for lag in range(10):
+        there = np.diagonal(flow, -lag, 1, 2)[:, 1 if lag == 0 else 0 :]
+        np.testing.assert_allclose(expected.log_norm[:, max(lag, 1) - 1 :, lag], there, rtol=1e-12)
 
 
 # ---------------------------------------------------------------- settling
