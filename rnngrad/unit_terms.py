@@ -9,6 +9,8 @@ from ._math import IDENTITY, LOGISTIC, TANH, log, phi_slope
 
 #: In the place of an activation's number: the logarithm of the magnitude.
 LOG_MAGNITUDE = -1
+#: In the place of an activation's number: the square.
+SQUARE = -2
 #: How many terms there are.
 COUNT = 4
 
@@ -32,10 +34,13 @@ def terms(kind, x, low, high, level):
     """(at the lower end, at the upper end, value, slope) of activation ``kind`` at a float64 x.
 
     A tanh is at an end beyond +-``level``, a logistic function below ``low`` and above ``high``, a relu or softplus at
-    its lower one where its slope is below ``low``, the identity never. Of ``LOG_MAGNITUDE`` the value is ln|x|.
+    its lower one where its slope is below ``low``, the identity never. Of ``LOG_MAGNITUDE`` the value is ln|x|, of
+    ``SQUARE`` x^2.
     """
     if kind == LOG_MAGNITUDE:
         return 0.0, 0.0, log_magnitude(x), 0.0
+    if kind == SQUARE:
+        return 0.0, 0.0, x * x, 0.0
     value, slope = phi_slope(kind, x)
     below, above = 0.0, 0.0
     if kind == TANH:

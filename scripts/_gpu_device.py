@@ -76,6 +76,8 @@ def made(traj: Any, loss: Any, u: Any, v: Any) -> dict[str, Any]:
     found |= {"flow, logarithms": flow.log_norm, "flow by lag, logarithms": flow.log_norm_by_lag()}
     found |= {f"piece {name}": value for name, value in flow.pieces(traj.T, 1).items()}
     found |= {f"truncated {name}": value for name, value in short.parameters()} | {"truncated s": short.s}
+    reach, bias = rg.gradient_reach(traj, loss), rg.truncation_bias(traj, loss)
+    found |= {"reach, logarithms": reach.log_norm, "bias": bias.bias, "cosine": bias.cosine}
     curvature = rg.Curvature(traj, loss)
     return found | {"Hessian": curvature.hessian(v), "Gauss-Newton": curvature.gauss_newton(v)}
 
@@ -83,12 +85,17 @@ def made(traj: Any, loss: Any, u: Any, v: Any) -> dict[str, Any]:
 def followed(net: Any, x: Any, s0: Any) -> dict[str, Any]:
     """What takes sequences of equal length, on either side, by name."""
     traj = rg.rollout(net, x, s0, backend="cuda")
+    bounds = rg.growth_bounds(traj, times=[traj.T])
     vectors, exponents = rg.covariant_vectors(traj, 2, settle=2), rg.lyapunov_spectrum(net, x, s0, k=2, backend="cuda")
     return {
         "covariant vectors": vectors.vectors,
         "growth of covariant vectors, logarithms": vectors.log_growth,
         "exponents, logarithms": exponents.exponents,
         "saturation": rg.saturation(traj).mean,
+        "blocks of bounds": bounds.steps.blocks,
+        "bounds, logarithms": bounds.log_upper,
+        "norms of Jacobians, logarithms": bounds.log_product,
+        "last norms, logarithms": bounds.log_measured,
         "norms of products, logarithms": rg.product_spectrum(traj).log_norm,
     }
 

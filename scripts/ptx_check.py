@@ -62,14 +62,16 @@ from rnngrad.kernels.cuda.loss import make_curvature as make_loss_curvature
 from rnngrad.kernels.cuda.loss import make_one_hot, make_outside
 from rnngrad.kernels.cuda.orthonormalize import make as make_qr
 from rnngrad.kernels.cuda.output import make_output, make_output_vjp
+from rnngrad.kernels.cuda.overlap import make_largest, make_sums, make_tops
 from rnngrad.kernels.cuda.rollout import make as make_rollout
 from rnngrad.kernels.cuda.singular_values import make as make_rotations
 from rnngrad.kernels.cuda.statistics import make_normalize, make_through
+from rnngrad.kernels.cuda.unit_norms import make as make_unit_norms
 from rnngrad.kernels.cuda.unit_sums import make as make_unit_sums
 from rnngrad.kernels.tuples import PUT, TAKE
 from rnngrad.kernels.user import UserFunction
 from rnngrad.loss_terms import TERMS
-from rnngrad.unit_terms import LOG_MAGNITUDE
+from rnngrad.unit_terms import LOG_MAGNITUDE, SQUARE
 
 _STATIC_SHARED = 48 * 1024
 
@@ -90,6 +92,8 @@ ARGUMENTS = {
     "curvature of outputs": "f4 f4 f3 f4 f3 f4",
     "covariant": "f3 f2 f4 f3 f4 f4 i3 i i f",
     "covariant of float32": "f3 f2 r4 f3 r4 r4 i3 i i f",
+    "unit norms": "f1 f4 i i",
+    "unit norms of float32": "f1 r4 i i",
     "unit sums": "f3 f4 i i i1 i f f f",
     "unit sums of float32": "f3 r4 i i i1 i f f f",
     "dense": f"f4 {_FACTORS} f1 f1 f1 f1 i i",
@@ -119,6 +123,12 @@ ARGUMENTS = {
     "fill": "f1 f",
     "put rows": "f2 i1 f2 i1 f1",
     "row norms": "f1 f2 i1",
+    "overlap tops": "f1 f1 f1",
+    "overlap tops of float32": "f1 r1 r1",
+    "largest": "f1 f1",
+    "overlap sums": "f1 f1 f1 f1",
+    "overlap sums of float32": "f1 r1 r1 f1",
+    "changing": "u1 f3",
     "through diagonals": "f4 f4 f5",
     "weight drive": "f4 f2 i1 i1 i1",
     "charge columns": "f1 f2 f3",
@@ -243,8 +253,14 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "graded product", "graded product", graded.make().body
         for key in ("covariant", "covariant of float32"):  # coefficients are in no other
             yield key, f"{key.replace('covariant', 'covariant vectors')}", covariant.make().body
+        for suffix in ("", " of float32"):
+            yield f"overlap tops{suffix}", f"overlap tops{suffix}", make_tops().body
+            yield f"overlap sums{suffix}", f"overlap sums{suffix}", make_sums().body
+        yield "largest", "overlap, largest of all parts", make_largest().body
+        for key in ("unit norms", "unit norms of float32"):
+            yield key, key, make_unit_norms().body
         for key in ("unit sums", "unit sums of float32"):  # float64 whatever the network's precision
-            for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE):
+            for kind in (*ACTIVATIONS.values(), LOG_MAGNITUDE, SQUARE):
                 yield key, f"{key}, kind {kind}", make_unit_sums(kind).body
         yield "in float64", "in float64", resident.make_wide().body
         yield "in float32", "in float32", resident.make_wide().body
@@ -268,6 +284,7 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
         yield "swapped", f"swapped {'last' if last else 'first'} axes", resident.make_permuted(last).body
     yield "unit rows", "unit rows", resident.make_unit_rows(dtype).body
     yield "live rows", "live rows", graded.make_live(dtype).body
+    yield "changing", "inputs that change", rows.make_changing().body
     yield "fill", "fill", resident.make_fill().body
     for more in (False, True):
         how = "added" if more else "put"

@@ -6,6 +6,8 @@ import pytest
 from cases import assert_close
 
 import rnngrad as rg
+from rnngrad.analysis.lyapunov import lyapunov_along
+from rnngrad.dynamics.chain import sample_chain
 
 torch = oracles.torch
 batch_norm = torch.nn.functional.batch_norm
@@ -202,6 +204,17 @@ def test_analyses_of_one_sample_refuse_a_coupled_batch():
     for analysis in (rg.singular_values, rg.growth_bounds, rg.time_constants):
         with pytest.raises(ValueError, match=r"in training mode, whose samples are no systems of their own"):
             analysis(traj)
+
+
+def test_chains_of_one_sample_with_fixed_statistics_know_both_states():
+    """h and c are two vectors of the state: norms and exponents are those of the dense Jacobians."""
+    net, x, s0 = drawn(T=30)
+    traj = rg.rollout(statistics(net, 1)[1], x, s0)
+    J = rg.jacobians(traj)
+    truth = [np.log(np.linalg.norm(J[3, b] @ J[2, b] @ J[1, b], 2)) for b in range(B)]
+    np.testing.assert_allclose(sample_chain(traj).log_norms_at([4])[:, 0, 1], truth, rtol=1e-12)
+    found, expected = lyapunov_along(traj, transient=10), rg.lyapunov_of(J, transient=10)
+    np.testing.assert_array_equal(found.exponents, expected.exponents)
 
 
 def test_a_folded_network_is_saved_with_its_constants(tmp_path):

@@ -8,6 +8,7 @@ from systems import linear, orthogonal
 import rnngrad as rg
 from rnngrad.analysis import growth, products, reach
 from rnngrad.analysis.step_bounds import step_bounds, step_norms
+from rnngrad.dynamics.jacobian import local_jacobians
 from rnngrad.losses import squared_error
 
 
@@ -134,6 +135,27 @@ def test_blocks_of_an_lstm_by_hand():
 
     rows = [[through(to_h), (o * (1 - r**2) * f).max(axis=-1)], [through(to_c), f.max(axis=-1)]]
     np.testing.assert_allclose(step_bounds(traj).blocks, np.moveaxis(np.array(rows), (0, 1), (2, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_blocks_are_made_of_the_partials_by_the_formula(cell):
+    """M_rc = max|ds'_r/ds_c| + w(ds'_r/da) max|de/ds_c| + w'(ds'_r/da') p_c, gates without a recurrent part apart."""
+    traj = make_case(cell, n=4, T=4, lengths=(4, 3, 1)).traj
+    net, f = traj.net, local_jacobians(traj)
+
+    def largest(partial):
+        return np.abs(partial).max(axis=-1)
+
+    def through(partial, W):  # partial[…, G, n]
+        each, stacked = [np.linalg.norm(one, 2) for one in W], np.linalg.norm(W.reshape(-1, 4), 2)
+        return np.minimum(largest(partial) @ each, np.sqrt((partial**2).sum(axis=-2).max(axis=-1)) * stacked)
+
+    emit, G = largest(f.emit_s)[:, :, None], net.cell.recurrent
+    M = largest(f.update_s) + through(f.update_a[..., :G, :], net.W)[..., None] * emit
+    if net.cell.two_stage:
+        p = largest(f.inner_s) + through(f.inner_a[..., :G, :], net.W)[..., None] * emit[:, :, 0]
+        M += through(f.update_a2, net.W2)[..., None] * p[:, :, None]
+    np.testing.assert_allclose(step_bounds(traj).blocks, M, rtol=1e-13)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -224,7 +224,4 @@ def test_what_lies_on_the_wrong_side_is_refused():
             rg.hessian_vector_product(traj, loss, given)
     with pytest.raises(ValueError, match="target lives on a GPU, and the outputs do not"):
         rg.gradient_flow(traj, loss_there)
-    for ask in (rg.truncation_bias, rg.gradient_reach, rg.memory_horizon):
-        with pytest.raises(ValueError, match=r"traj lives on a GPU.*give traj.to_host\(\)"):
-            ask(there, loss)
     assert _cuda.is_device_array(there.x)

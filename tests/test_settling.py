@@ -5,7 +5,7 @@ import pytest
 from reports import ROOT, held, sequence, shifted, two_units
 
 import rnngrad as rg
-from rnngrad.analysis.settling import held_inputs, settling
+from rnngrad.analysis.settling import _starts, held_inputs, settling
 from rnngrad.report import measure
 
 
@@ -48,3 +48,18 @@ def test_the_search_is_repeatable_and_has_a_seed():
     assert not np.array_equal(one.points.end, other.points.end) or not np.array_equal(
         one.points.iterations, other.points.iterations
     )
+
+
+def test_starts_are_states_of_the_samples_every_second_with_noise_of_their_size():
+    """Another sample, far larger, has no part in them."""
+    rng = np.random.default_rng(3)
+    s0 = rng.standard_normal((4, 1, 2)) * np.array([1.0, 50.0, 1.0, 50.0])[:, None, None]
+    net = rg.Network.init("vanilla", 1, 2, activation="identity", seed=0)
+    traj, samples = rg.rollout(net, np.zeros((9, 4, 1)), s0), np.array([1, 3])
+    found = _starts(traj, samples, 6, np.random.default_rng(7))
+    at, draw = np.round(np.linspace(0, 9, 6)).astype(int), np.random.default_rng(7)
+    size = np.sqrt(np.mean(traj.states[:, samples] ** 2))
+    amount = np.exp(draw.uniform(np.log(0.1 * size), np.log(max(size, 1.0)), 6)) * (np.arange(6) % 2)
+    noisy = traj.states[at, samples[np.arange(6) % 2]] + amount[:, None, None] * draw.standard_normal((6, 1, 2))
+    expected = np.concatenate([traj.states[-1, samples], traj.states[0, samples], noisy])
+    np.testing.assert_allclose(found, expected, rtol=1e-13)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blas import one_blas_thread
+from .._arrays import on_host
 from .._results import Result
-from ..dynamics.chain import JacobianChain
+from ..dynamics.chain import sample_chain
 from ..dynamics.encoder_decoder import EncoderDecoderTrajectory
-from ..dynamics.rollout import Trajectory
 from ..network import Network
-from .products import products, spaced, steps
+from .products import spaced, steps
 from .spectra import Spectrum, weight_spectrum
 from .step_bounds import StepBounds, log_norms_of_products, log_ratio, running, step_bounds, step_norms
 
@@ -88,7 +87,7 @@ class GrowthBounds(Result):
         return log_ratio(log_bound, self.log_measured)
 
 
-def growth_bounds(traj: Trajectory, *, times: Any = None, lower: bool = True, name: str | None = None) -> GrowthBounds:
+def growth_bounds(traj: Any, *, times: Any = None, lower: bool = True, name: str | None = None) -> GrowthBounds:
     """Bounds of ||Phi(t, k)|| for every pair of steps, and the norm itself at reference times.
 
     ||Phi(t, k)|| <= prod ||J_j|| <= (gamma lambda)^(t-k) with lambda the largest **singular** value of W (Pascanu,
@@ -96,8 +95,10 @@ def growth_bounds(traj: Trajectory, *, times: Any = None, lower: bool = True, na
 
     Parameters
     ----------
-    traj : Trajectory
-        Of a network, a stack that runs forward, or a user's system.
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
+        Of a network, a stack that runs forward, or a user's system. Of one on a GPU products and decompositions stay
+        there; norms of the partials of every step, singular values of every J_j, and the measured norms come to the
+        host.
     times : integers (R,)
         Reference times t in 0…T at which ``log_measured`` is computed for every k. By default all of them while
         that takes a second or two, else as many as that allows (1…16), spread evenly, T among them.
@@ -115,32 +116,30 @@ def growth_bounds(traj: Trajectory, *, times: Any = None, lower: bool = True, na
     ValueError
         A time is out of range, or the trajectory is not finite, of an encoder and a decoder, of a stack with a
         backward direction, or of a batch-normalised network in training mode.
+    ConvergenceError
+        Along a DeviceTrajectory a largest singular value was not found by Lanczos steps; ``traj.to_host()`` has another
+        way to it.
 
     Notes
     -----
     Eight arrays of B (T+1)^2 numbers: for long records bound a part of them, or use
     :func:`rnngrad.analysis.step_bounds.step_bounds`.
     """
-    traj.require_host()
     if isinstance(traj, EncoderDecoderTrajectory):
         raise ValueError(
             "traj is of an encoder and a decoder, with a bridge between; it must be one of its parts, "
             "growth_bounds(traj.encoder) or growth_bounds(traj.decoder)"
         )
-    T, B = traj.T, traj.B
-    chain = JacobianChain(traj)
+    T, B, chain = traj.T, traj.B, sample_chain(traj)
     if times is None:
-        each = 8.0 * B * T * chain.N**3  # singular values of Phi at every lag
+        each = 2.0 * B * T * chain.N**3  # a product and its norm at every lag
         times = spaced(0, T, T + 1 if each * T / 2 <= _COST else int(np.clip(_COST // each, 1, 16)))
     times = steps("times", times, 0, T)
     empty = np.full((T, B), np.nan)
     log_sigma = step_norms(traj) if lower else (empty, empty)
     bounds = step_bounds(traj)
     measured = np.full((B, T + 1, T + 1), np.nan)
-    with one_blas_thread():
-        for t in times:
-            for lag, product in enumerate(products(chain, int(t), np.arange(t + 1))):
-                measured[:, t, t - lag] = product.log_norm(2)
+    measured[:, times] = on_host(chain.log_norms_at(times))
     return GrowthBounds(
         log_measured=measured,
         log_upper=_between(bounds.log_factored),

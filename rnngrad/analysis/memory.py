@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from .._results import Result
-from ..dynamics.rollout import Trajectory
 from ..losses import Loss
 from .reach import GradientReach, gradient_reach
 
@@ -50,13 +49,14 @@ class MemoryHorizon(Result):
 
 
 def memory_horizon(
-    traj: Trajectory, loss: Loss, eps: float = 1e-3, *, times: Any = None, max_lag: int | None = None
+    traj: Any, loss: Loss, eps: float = 1e-3, *, times: Any = None, max_lag: int | None = None
 ) -> MemoryHorizon:
     """Smallest lag from which the gradient of a step's loss stays below ``eps`` of what it is at that step.
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
+        As for :func:`gradient_reach`.
     loss : Loss
     eps : float
         In (0, 1).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +15,6 @@ from .._results import Result
 from ..dynamics.chain import JacobianChain
 from ..dynamics.graded import graded_products
 from ..dynamics.rollout import Trajectory
-from ..dynamics.scaled import ScaledMatrices
-
-_PIECE = 16  # steps whose products are held at once
 
 
 @dataclass(frozen=True)
@@ -80,21 +76,6 @@ def singular_values(traj: Trajectory, *, times: Any = None, lags: Any = None) ->
         for i, product in enumerate(graded_products(chain.jacobians, traj.B, traj.net, int(t), kept, place)):
             out[:, r, i] = on_host(product.log_singular_values(chain.jacobians.backend))
     return SingularValues(times, lags, out)
-
-
-def products(chain: JacobianChain, t: int, lags: Sequence[int] | NDArray) -> Iterator[ScaledMatrices]:
-    """Phi(t, t - lag) of every sample for ascending lags, each reached from the one before."""
-    B, N, net = chain.B, chain.N, chain.trajectory.net
-    eye = np.eye(N, dtype=net.dtype).reshape(N, *net.state_shape)
-    rows = np.ascontiguousarray(np.broadcast_to(eye, (B, N, *net.state_shape))).reshape(B * N, *net.state_shape)
-    exponent, sample = np.zeros(B * N, np.int64), np.repeat(np.arange(B), N)
-    at = t
-    for lag in lags:
-        while at > t - lag:
-            count = min(at - (t - int(lag)), _PIECE)
-            out, exponents = chain.jacobians.adjoint(rows, exponent, sample, at, count)
-            rows, exponent, at = out[0], exponents[0], at - count  # the earliest step comes first
-        yield ScaledMatrices(rows.reshape(B, N, N), exponent.reshape(B, N), -2)
 
 
 def log_spaced(last: int, count: int) -> NDArray[np.int64]:

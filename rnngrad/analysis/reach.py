@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
+from .._arrays import on_host
 from .._results import Result
 from ..dynamics.jacobian import local_jacobians
-from ..dynamics.rollout import Trajectory
+from ..dynamics.placed import filled, kernels_at, put_rows, take_rows
 from ..dynamics.scaled import log_norms
 from ..dynamics.stack import StackTrajectory
 from ..gradients.assemble import evaluate, state_adjoint
@@ -95,7 +96,7 @@ class GradientMap(Result):
     log_norm: NDArray[np.float64]
 
 
-def gradient_reach(traj: Trajectory, loss: Loss, *, times: Any = None, max_lag: int | None = None) -> GradientReach:
+def gradient_reach(traj: Any, loss: Loss, *, times: Any = None, max_lag: int | None = None) -> GradientReach:
     """Gradient norm against lag: dL_t/ds_{t-lag} = dL_t/ds_t J_t … J_{t-lag+1}.
 
     All reference steps travel back together, one row each with a power of two of its own, so nothing over- or
@@ -103,7 +104,8 @@ def gradient_reach(traj: Trajectory, loss: Loss, *, times: Any = None, max_lag: 
 
     Parameters
     ----------
-    traj : Trajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
+        Of one on a GPU the rows stay there, and the loss and the norms alone come to the host.
     loss : Loss
     times : integers (R,)
         Reference steps in 1…T; all of them by default.
@@ -147,30 +149,30 @@ def _travel(
     T, B = traj.T, traj.B
     times = steps("times", np.arange(1, T + 1) if times is None else times, 1, T)
     max_lag = T if max_lag is None else _checks.integer("max_lag", max_lag, 0, T)
-    direct = state_adjoint(traj, evaluate(traj, loss).dy)  # (T, B, S, n)
-    factors = local_jacobians(traj).flattened()
-    log_norm = np.full((len(parts), len(times) * B, max_lag + 1), np.nan)
-    rows = direct[times - 1].reshape(len(times) * B, *direct.shape[2:])
-    exponent = np.zeros(len(rows), np.int64)
+    direct = state_adjoint(traj, evaluate(traj, loss, on_device=True).dy)  # (T, B, S, n)
+    factors, (_, _, S, n) = local_jacobians(traj).flattened(), direct.shape
+    R = len(times) * B
+    tables = [filled(direct, (R * (max_lag + 1), 1), np.float64, np.nan) for _ in parts]
+    rows, exponent = take_rows(direct, times - 1).reshape(R, S, n), filled(direct, (R,), np.int64)
     at, b = np.repeat(times, B), np.tile(np.arange(B), len(times))
-    live = np.arange(len(rows))
+    live = np.arange(R)
     for lag in range(max_lag + 1):
-        for i, part in enumerate(parts):
-            log_norm[i, live, lag] = log_norms(rows.reshape(len(rows), -1)[:, part], exponent)
-        kept = at[live] - lag >= 1
-        if lag == max_lag or not kept.any():
+        for table, part in zip(tables, parts, strict=True):
+            norms = log_norms(rows.reshape(len(live), S * n)[:, part], exponent, factors.backend)
+            put_rows(table, live * (max_lag + 1) + lag, norms.reshape(len(live), 1))
+        kept = np.flatnonzero(at[live] - lag >= 1)
+        if lag == max_lag or not kept.size:
             break
-        live, rows, exponent = live[kept], np.ascontiguousarray(rows[kept]), exponent[kept]
+        if kept.size < len(live):
+            live, rows, exponent = live[kept], take_rows(rows, kept), take_rows(exponent, kept)
         sample = (at[live] - lag - 1) * B + b[live]
         out, exponents = factors.adjoint(rows, exponent, sample, 1, 1)
         rows, exponent = out[0], exponents[0]
-    by_part = [np.ascontiguousarray(one.reshape(len(times), B, -1).swapaxes(0, 1)) for one in log_norm]
+    by_part = [np.ascontiguousarray(on_host(one).reshape(len(times), B, -1).swapaxes(0, 1)) for one in tables]
     return times, np.arange(max_lag + 1), by_part
 
 
-def gradient_map(
-    traj: Trajectory, loss: Loss, *, first: int = 0, last: int | None = None, sample: int = 0
-) -> GradientMap:
+def gradient_map(traj: Any, loss: Loss, *, first: int = 0, last: int | None = None, sample: int = 0) -> GradientMap:
     """||dL_t/ds_k|| for every pair first <= k <= t <= last of one sample.
 
     Raises
@@ -189,7 +191,7 @@ def gradient_map(
     return GradientMap(first, sample, log_norm)
 
 
-def steps_with_loss(traj: Trajectory, loss: Loss, first: int = 1, count: int | None = None) -> NDArray[np.int64]:
+def steps_with_loss(traj: Any, loss: Loss, first: int = 1, count: int | None = None) -> NDArray[np.int64]:
     """Steps whose loss has a gradient, those from ``first`` on if there are any, thinned evenly to ``count``.
 
     Raises
@@ -197,7 +199,8 @@ def steps_with_loss(traj: Trajectory, loss: Loss, first: int = 1, count: int | N
     ValueError
         No step has one.
     """
-    live = 1 + np.flatnonzero(np.any(evaluate(traj, loss).dy != 0, axis=(1, 2)))
+    dy = evaluate(traj, loss, on_device=True).dy
+    live = 1 + np.flatnonzero(kernels_at(dy).live_rows(dy.reshape(traj.T, dy.size // traj.T)))
     if not live.size:
         raise ValueError("the loss has no gradient at any step: no weight, or no error to begin with")
     live = live[live >= first] if live[-1] >= first else live

@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks
-from ..dynamics.rollout import Trajectory, rollout
+from .._arrays import on_host
+from ..dynamics.placed import changing, take_rows
+from ..dynamics.rollout import rollout
+from ..dynamics.unit_means import mean_square
 from ..fixedpoint.find import FixedPoints, find_fixed_points
 from ..fixedpoint.portrait import FixedPointPortrait, fixed_point_portrait
 from ..fixedpoint.result import FixedPoint
@@ -26,7 +29,7 @@ _LEAST_NOISE = 0.1  # of the root mean square of the states
 _BETWEEN = 4  # starts for one that lies between states at rest
 
 
-def held_inputs(traj: Trajectory) -> list[NDArray[np.int64]]:
+def held_inputs(traj: Any) -> list[NDArray[np.int64]]:
     """Samples that hold the same input, in the order of the first of each.
 
     Raises
@@ -34,16 +37,16 @@ def held_inputs(traj: Trajectory) -> list[NDArray[np.int64]]:
     ValueError
         The input of a sample changes.
     """
-    if (traj.x != traj.x[:1]).any():
+    if changing(traj.x).any():
         raise ValueError("the input of traj changes in time; fixed points need one that is held")
     groups: dict[bytes, list[int]] = {}
-    for b, row in enumerate(traj.x[0] + 0):  # -0 becomes 0
+    for b, row in enumerate(on_host(traj.x[0]) + 0):  # -0 becomes 0
         groups.setdefault(row.tobytes(), []).append(b)
     return [np.array(group, np.int64) for group in groups.values()]
 
 
 def settling(
-    traj: Trajectory,
+    traj: Any,
     samples: Any = None,
     *,
     starts: int = 128,
@@ -56,8 +59,9 @@ def settling(
 
     Parameters
     ----------
-    traj : Trajectory
-        Of a Network or a System.
+    traj : Trajectory or DeviceTrajectory
+        Of a Network or a System. Of one on a GPU the held input and the states that are followed come to the host,
+        ``starts`` + 2 Q of them; from these the searches run as of any trajectory of that backend.
     samples : integers (Q,)
         Which samples are followed; all by default. They hold one input.
     starts : int
@@ -87,16 +91,15 @@ def settling(
     Newton's method starts from the states that are followed, from where they come to rest, and from between these,
     where saddles lie. Everything runs on the trajectory's backend.
     """
-    traj.require_host()
     traj.require_finite()
     samples = np.arange(traj.B) if samples is None else steps("samples", samples, 0, traj.B - 1)
     starts = _checks.integer("starts", starts, 0)
     max_steps = _checks.integer("max_steps", max_steps, 1)
-    x = traj.x[:, samples]
-    if (x != x[:1, :1]).any():
+    inputs = on_host(traj.x[0])[samples]
+    if changing(traj.x)[samples].any() or (inputs != inputs[:1]).any():
         raise ValueError(f"the samples {samples.tolist()} of traj do not hold one input all the time")
-    net, held, rng = traj.net, np.ascontiguousarray(x[0, 0]), np.random.default_rng(seed)
-    begin = _starts(traj.states[:, samples], starts, rng)
+    net, held, rng = traj.net, np.ascontiguousarray(inputs[0]), np.random.default_rng(seed)
+    begin = _starts(traj, samples, starts, rng)
     rows = np.ascontiguousarray(np.broadcast_to(held, (len(begin), net.m)))
     gone = solve_fixed_point(net, rows, "picard", s0=begin, max_iterations=max_steps, backend=traj.backend)
     rest = np.isin(gone.status, ("converged", "rounding"))
@@ -116,18 +119,22 @@ def settling(
 # -- how -------------------------------------------------------------------------------------------------------
 
 
-def _starts(states: NDArray, count: int, rng: np.random.Generator) -> NDArray:
-    """The last states of trajectories (T+1, Q, S, n), the first ones, and ``count`` others, every second with noise."""
+def _starts(traj: Any, samples: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray:
+    """The last states of Q samples, the first ones, and ``count`` others, every second with noise: (…, S, n)."""
+    T, B, Q, states = traj.T, traj.B, len(samples), traj.states
+    rows = [T * B + samples]
+    if count:
+        at = np.round(np.linspace(0, T, count)).astype(np.int64)
+        rows += [samples, at * B + samples[np.arange(count) % Q]]
+    taken = on_host(take_rows(states.reshape((T + 1) * B, *traj.net.state_shape), np.concatenate(rows)))
     if not count:
-        return np.ascontiguousarray(states[-1])
-    T, Q = len(states) - 1, states.shape[1]
-    at = np.round(np.linspace(0, T, count)).astype(np.int64)
-    taken = states[at, np.arange(count) % Q].astype(np.float64)
-    size = float(np.sqrt(np.mean(np.square(states.astype(np.float64))))) or 1.0
+        return taken
+    noisy = taken[2 * Q :].astype(np.float64)
+    size = float(np.sqrt(mean_square(traj, samples))) or 1.0
     # states at rest near 0 say nothing of how far other points are, and for most cells that is about 1
     amount = np.exp(rng.uniform(np.log(_LEAST_NOISE * size), np.log(max(size, 1.0)), count)) * (np.arange(count) % 2)
-    taken += amount[:, None, None] * rng.standard_normal(taken.shape)
-    return np.concatenate([states[-1], states[0], taken.astype(states.dtype)])
+    noisy += amount[:, None, None] * rng.standard_normal(noisy.shape)
+    return np.concatenate([taken[: 2 * Q], noisy.astype(taken.dtype)])
 
 
 def _between(settled: NDArray, count: int, rng: np.random.Generator) -> NDArray:
@@ -156,7 +163,7 @@ def _cycles(net: Any, held: NDArray, gone: FixedPoint, backend: str) -> tuple[li
 
 
 def _settling(
-    traj: Trajectory, samples: NDArray, held: NDArray, begin: NDArray, gone: FixedPoint, rest: NDArray, home: NDArray,
+    traj: Any, samples: NDArray, held: NDArray, begin: NDArray, gone: FixedPoint, rest: NDArray, home: NDArray,
     points: FixedPoints | None, searched: int, cycles: list[Cycle], place: NDArray, max_steps: int,
 ) -> Settling:  # fmt: skip
     """The result, from where every state went."""
@@ -195,7 +202,7 @@ def _away(first: NDArray, second: NDArray) -> NDArray[np.float64]:
 
 
 def _portrait(
-    traj: Trajectory, held: NDArray, begin: NDArray, points: FixedPoints | None, max_steps: int
+    traj: Any, held: NDArray, begin: NDArray, points: FixedPoints | None, max_steps: int
 ) -> FixedPointPortrait | None:
     """The points with trajectories from states that stay finite for ``max_steps``, spread over all of them."""
     net = traj.net

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from .._blas import one_blas_thread
 from .._math import LIPSCHITZ
 from .._results import Result
-from ..dynamics.jacobian import FactoredJacobians, jacobians, local_jacobians
-from ..dynamics.rollout import Trajectory
+from ..dynamics.graded import log_singular_values
+from ..dynamics.jacobian import FactoredJacobians, dense_pieces, jacobians, local_jacobians
+from ..dynamics.unit_norms import unit_norms
 from ..network import Network
 
 
@@ -66,8 +67,11 @@ class StepBounds(Result):
         return log_norms_of_products(self.blocks, times, last)
 
 
-def step_bounds(traj: Trajectory) -> StepBounds:
+def step_bounds(traj: Any) -> StepBounds:
     """Bounds of ||J_t|| from the pointwise partials around W; no singular value decomposition of a J_t.
+
+    Of a Trajectory, StackTrajectory or DeviceTrajectory; along the last the norms of the partials are made on the GPU,
+    and their few numbers for each step come to the host.
 
     A user's system or a stack is bounded by ||J_t|| itself, and its blocks (one for a system, every state vector of
     every layer for a stack) by their own norms.
@@ -79,7 +83,6 @@ def step_bounds(traj: Trajectory) -> StepBounds:
     ValueError
         The trajectory is not finite.
     """
-    traj.require_host()
     net, shape = traj.net, (traj.T, traj.B)
     ended = np.arange(traj.T)[:, None] >= traj.lengths
     if not isinstance(net, Network):
@@ -87,23 +90,73 @@ def step_bounds(traj: Trajectory) -> StepBounds:
         gamma, lam, eigen_rate = np.nan, np.nan, np.nan
         log_a_priori, measured = np.full(shape, np.nan), np.full(traj.B, np.nan)
     else:
-        factors: FactoredJacobians = local_jacobians(traj)
+        norms = partial_norms(local_jacobians(traj), *shape)
         lam = sigma_max(net.W)
-        blocks = block_norms(factors)
+        blocks = block_norms(net, norms)
         gamma, rate, eigen_rate = _a_priori(net)
         measured = np.full(traj.B, np.nan)
         if not np.isnan(rate):
-            slopes = factors.update_a if net.cell.emits_state else factors.emit_s
-            measured = np.max(np.where(ended, 0, np.abs(slopes).reshape(*shape, -1).max(axis=-1)), axis=0)
+            slopes = norms.update_a if net.cell.emits_state else norms.emit_s
+            measured = np.max(np.where(ended, 0, slopes.entries.reshape(*shape, -1).max(axis=-1)), axis=0)
         with np.errstate(divide="ignore"):
-            log_norm = np.log(np.minimum(_one_number(factors, lam), pointwise_norm(blocks[..., None])))
+            log_norm = np.log(np.minimum(_one_number(net, norms), _norms(blocks)))
             log_a_priori = np.where(ended, 0.0, np.log(rate))
             eigen_rate = float(np.log(eigen_rate))
     largest = np.max(np.where(ended[..., None, None], 0, blocks), axis=0)
     return StepBounds(log_norm, log_a_priori, blocks, largest, gamma, lam, measured, eigen_rate)
 
 
-def block_norms(factors: FactoredJacobians) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class PartialNorms:
+    """Norms of one kind of pointwise partials, (rows, columns) numbers for each unit; each the largest over the units.
+
+    Attributes
+    ----------
+    entries : ndarray (T, B, rows, columns)
+        Of every diagonal matrix by itself.
+    rows : ndarray (T, B, rows)
+        Of the diagonal matrices of a row side by side; columns without a recurrent part do not count.
+    whole : ndarray (T, B)
+        Of all of them together, such columns apart.
+    """
+
+    entries: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    whole: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FactorNorms:
+    """Norms of all pointwise partials of J_t, see :class:`rnngrad.dynamics.jacobian.FactoredJacobians`."""
+
+    update_s: PartialNorms
+    update_a: PartialNorms
+    emit_s: PartialNorms
+    update_a2: PartialNorms | None = None
+    inner_s: PartialNorms | None = None
+    inner_a: PartialNorms | None = None
+
+
+def partial_norms(factors: FactoredJacobians, T: int, B: int) -> FactorNorms:
+    """Norms of the pointwise partials along a trajectory, made where they lie; these few numbers are on the host."""
+    cell, n = factors.net.cell, factors.net.n
+    S, P, P2, G = cell.n_states, len(cell.gates), len(cell.gates2), cell.recurrent
+
+    def of(partial: Any, rows: int, columns: int, counted: int) -> PartialNorms:
+        as_matrices = ((T, B, rows, columns, 1, 1, n), (T, B, rows, 1, columns, n), (T, B, rows, columns, n))
+        taken = (None, counted, counted)
+        return PartialNorms(
+            *(unit_norms(partial, shape, factors.backend, c) for shape, c in zip(as_matrices, taken, strict=True))
+        )
+
+    first = of(factors.update_s, S, S, S), of(factors.update_a, S, P, G), of(factors.emit_s, 1, S, S)
+    if not cell.two_stage:
+        return FactorNorms(*first)
+    second = of(factors.update_a2, S, P2, P2), of(factors.inner_s, 1, S, S), of(factors.inner_a, 1, P, G)
+    return FactorNorms(*first, *second)
+
+
+def block_norms(net: Network, norms: FactorNorms) -> NDArray[np.float64]:
     """Bounds M of the norms of the blocks of J_t, (T, B, S, S): ||ds'_r/ds_c||_2 <= M[r, c].
 
     Every cell's Jacobian is, with D. the diagonal matrix of a pointwise partial over the units,
@@ -125,12 +178,11 @@ def block_norms(factors: FactoredJacobians) -> NDArray[np.float64]:
     of Phi(t, k), and its 2-norm bounds ||Phi(t, k)||_2: ||Phi v|| is at most the norm of the vector of the norms of its
     parts. Unlike a product of numbers this knows that what c sends to h does not come back to c in full.
     """
-    W, W2, G = factors.net.W, factors.net.W2, factors.net.cell.recurrent
-    emit = _largest(factors.emit_s)  # emit[T, B, S]
-    M = _largest(factors.update_s) + _through(factors.update_a[:, :, :, :G], W)[..., None] * emit[:, :, None]
-    if factors.net.cell.two_stage:
-        p = _largest(factors.inner_s) + _through(factors.inner_a[:, :, :G], W)[..., None] * emit  # p[T, B, S]
-        M += _through(factors.update_a2, W2)[..., None] * p[:, :, None]
+    emit = norms.emit_s.entries[:, :, 0]  # emit[T, B, S]
+    M = norms.update_s.entries + _through(norms.update_a, net.W)[..., None] * emit[:, :, None]
+    if norms.update_a2 is not None and norms.inner_s is not None and norms.inner_a is not None:
+        p = norms.inner_s.entries[:, :, 0] + _through(norms.inner_a, net.W) * emit  # p[T, B, S]
+        M += _through(norms.update_a2, net.W2)[..., None] * p[:, :, None]
     return M
 
 
@@ -151,26 +203,18 @@ def _partition(blocks: dict[str, slice]) -> list[slice]:
     return out
 
 
-def _largest(partial: NDArray) -> NDArray[np.float64]:
-    """Norms of diagonal matrices (..., n)."""
-    return np.abs(partial).max(axis=-1).astype(np.float64)
+def _through(norms: PartialNorms, W: NDArray) -> NDArray[np.float64]:
+    """Bound (T, B, rows) of ||sum_g D(partial_g) W_g|| for partials (rows, gates), of which W acts on the first."""
+    by_gate = norms.entries[..., : len(W)] @ np.array([sigma_max(one) for one in W])
+    return np.minimum(by_gate, norms.rows * sigma_max(W))
 
 
-def _through(partial: NDArray, W: NDArray) -> NDArray[np.float64]:
-    """Bound of ||sum_g D(partial_g) W_g|| for partials (..., G, n)."""
-    by_gate = _largest(partial) @ np.array([sigma_max(one) for one in W])
-    return np.minimum(by_gate, pointwise_norm(partial[..., None, :, :]) * sigma_max(W))
-
-
-def _one_number(factors: FactoredJacobians, lam: float) -> NDArray[np.float64]:
+def _one_number(net: Network, norms: FactorNorms) -> NDArray[np.float64]:
     """The bound of :func:`step_bounds`, (T, B)."""
-    net, G = factors.net, factors.net.cell.recurrent
-    emit = pointwise_norm(factors.emit_s[:, :, None])
-    total = pointwise_norm(factors.update_s) + pointwise_norm(factors.update_a[:, :, :, :G]) * lam * emit
-    if net.cell.two_stage:
-        first = pointwise_norm(factors.inner_a[:, :, None, :G]) * lam * emit
-        through = pointwise_norm(factors.inner_s[:, :, None]) + first
-        total += pointwise_norm(factors.update_a2) * sigma_max(net.W2) * through
+    first = sigma_max(net.W) * norms.emit_s.whole
+    total = norms.update_s.whole + norms.update_a.whole * first
+    if norms.update_a2 is not None and norms.inner_s is not None and norms.inner_a is not None:
+        total += norms.update_a2.whole * sigma_max(net.W2) * (norms.inner_s.whole + norms.inner_a.whole * first)
     return total
 
 
@@ -199,33 +243,23 @@ def spectral_radius(W: NDArray) -> float:
         return float(np.abs(np.linalg.eigvals(W.astype(np.float64))).max())
 
 
-def pointwise_norm(partial: NDArray) -> NDArray[np.float64]:
-    """2-norm of pointwise partials (..., rows, columns, n) as one matrix: the largest over the units, (...)."""
-    p = partial.astype(np.float64)
-    scale = np.abs(p).max(axis=(-3, -2, -1), initial=0)  # a slope of 1e-200 has no square
-    p = p / np.where(scale > 0, scale, 1)[..., None, None, None]
-    gram = np.einsum("...rcn,...qcn->...nrq", p, p)
-    if gram.shape[-1] == 1:
-        top = gram[..., 0, 0]
-    elif gram.shape[-1] == 2:
-        middle, half = (gram[..., 0, 0] + gram[..., 1, 1]) / 2, (gram[..., 0, 0] - gram[..., 1, 1]) / 2
-        top = middle + np.hypot(half, gram[..., 0, 1])
-    else:
-        top = np.linalg.eigvalsh(gram)[..., -1]
-    return np.sqrt(np.maximum(top.max(axis=-1), 0)) * scale
+def _norms(matrices: NDArray) -> NDArray[np.float64]:
+    """2-norms (…) of small matrices (…, S, S)."""
+    return unit_norms(np.ascontiguousarray(matrices), (*matrices.shape, 1))
 
 
-def step_norms(traj: Trajectory) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def step_norms(traj: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """ln sigma_max(J_t) and ln sigma_min(J_t), (T, B) each, by T B dense decompositions.
 
-    A sigma_min within rounding of 0 reads -inf, so that it stays a bound from below.
+    Along a DeviceTrajectory they are made on the GPU, in pieces of 64 MB. A sigma_min within rounding of 0 reads -inf,
+    so that it stays a bound from below.
     """
-    J = jacobians(traj)
-    with one_blas_thread():
-        sigma = np.linalg.svd(J.astype(np.float64), compute_uv=False)
-    floor = J.shape[-1] * np.finfo(J.dtype).eps * sigma[..., 0]
-    with np.errstate(divide="ignore"):
-        return np.log(sigma[..., 0]), np.log(np.where(sigma[..., -1] > floor, sigma[..., -1], 0))
+    local, (T, B, N) = local_jacobians(traj), (traj.T, traj.B, traj.net.N)
+    pieces = (J.reshape(J.shape[0] * B, N, N) for J in dense_pieces(local, T, B))
+    logs = np.concatenate([log_singular_values(J, local.backend) for J in pieces]).reshape(T, B, N)
+    high, low = logs[..., 0], logs[..., -1]
+    floor = np.log(N * np.finfo(traj.net.dtype).eps) + high
+    return high, np.where(low > floor, low, -np.inf)
 
 
 def log_norms_of_products(blocks: NDArray, times: NDArray, last: int) -> NDArray[np.float64]:
@@ -247,7 +281,7 @@ def log_norms_of_products(blocks: NDArray, times: NDArray, last: int) -> NDArray
         product[r:] = np.ldexp(new, -shift[..., None, None])
         exponent[r:] += shift
         with np.errstate(divide="ignore"):
-            norms = np.log(pointwise_norm(product[r:, ..., None])) + exponent[r:] * np.log(2.0)
+            norms = np.log(_norms(product[r:])) + exponent[r:] * np.log(2.0)
         out[:, r:, lag] = norms.T
     return out
 

@@ -98,7 +98,7 @@ def time_constants(
     ----------
     traj : Trajectory, DeviceTrajectory or StackTrajectory
     loss : Loss
-        For the gradient's rate, from all reference steps and lags; not along a DeviceTrajectory.
+        For the gradient's rate, from all reference steps and lags.
     reach : GradientReach
         In place of a loss: from :func:`rnngrad.gradient_reach`, say at fewer steps.
     chain : SingularValues

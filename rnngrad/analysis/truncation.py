@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from .. import _checks
 from .._blas import one_blas_thread
 from .._results import Result
-from ..gradients.assemble import scaled_norm
 from ..gradients.bptt import bptt
+from ..gradients.overlap import ScaledNorm, overlap
 from ..gradients.truncated import truncated_gradients
 from ..losses import Loss
 from .products import log_spaced, steps
 
 CRITERIA = ("bias", "cosine")
-_Norm = tuple[float, float]  # largest entry, and the norm divided by it
 _EVERY = 64  # records up to this long have every window looked at
 _COUNT = 48  # windows of a longer one, before the search between two of them
 
@@ -109,7 +108,8 @@ def truncation_bias(
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
+        Of one on a GPU all gradients stay there, and norms, gaps and inner products come to the host.
     loss : Loss
     windows : integers (L,)
         Windows to look at, in k1…T. By default every one of a record of up to 64 steps; of a longer one 48, evenly in
@@ -146,7 +146,6 @@ def truncation_bias(
     products of a vector with W where L separate computations take O(L T^2 B). The search takes a second walk, to the
     window found.
     """
-    traj.require_host()
     k1 = _checks.integer("k1", k1, 1, traj.T)
     criterion = _checks.choice("criterion", criterion, CRITERIA)
     wanted = _checks.number("wanted", wanted, 0.0, 1.0, open_low=True)
@@ -158,7 +157,7 @@ def truncation_bias(
         coarse = np.arange(longest + 1) if longest <= _EVERY else log_spaced(longest, _COUNT)
         windows = np.unique(np.maximum(coarse, k1))
     with one_blas_thread():
-        full = _Full(bptt(traj, loss), parameters)
+        full = _Full(bptt(traj, loss), parameters, getattr(traj, "backend", "auto"))
         rows = dict(_compared(traj, loss, windows, k1, full))
         if not given:
             first = _smallest(rows, criterion, wanted)
@@ -203,18 +202,18 @@ class _Full:
     exploding one, and a parameter's as little of another's.
     """
 
-    def __init__(self, grads: Any, parameters: Sequence[str] | None) -> None:
-        self.all = dict(grads.parameters())
+    def __init__(self, grads: Any, parameters: Sequence[str] | None, backend: str) -> None:
+        self.all, self.backend = dict(grads.parameters()), backend
         names = tuple(self.all)
         self.chosen = names if parameters is None else tuple(_checks.choice("parameters", p, names) for p in parameters)
         if not self.chosen:
             raise ValueError(f"parameters is {parameters!r}; it must name at least one of {', '.join(names)}")
-        if not all(np.isfinite(g).all() for g in self.all.values()):
+        self.norms = {name: overlap(g, g, backend).first for name, g in self.all.items()}
+        if not all(np.isfinite(top) for top, _ in self.norms.values()):
             raise OverflowError(
                 f"the full gradient is beyond {self.all[names[0]].dtype.name}: it explodes, and no truncated one has "
                 "a finite bias; gradient_reach and verdict work with logarithms"
             )
-        self.norms = {name: scaled_norm([g]) for name, g in self.all.items()}
         self.norms[""] = _together(self.norms, self.chosen)
         self.norm = float(np.prod(self.norms[""]))
         if self.norms[""][0] == 0:
@@ -226,17 +225,15 @@ class _Full:
         """(bias, cosine, norm) of every parameter by name, and of the chosen ones together as ""."""
         own, gap, inner = {}, {}, {}
         for name, g in grads.parameters():
-            full = self.all[name]
-            own[name], gap[name] = scaled_norm([g]), scaled_norm([g - full])
-            tops = own[name][0] or 1.0, self.norms[name][0] or 1.0
-            inner[name] = float(np.sum((g / tops[0]) * (full / tops[1]), dtype=np.float64))
+            found = overlap(g, self.all[name], self.backend)
+            own[name], gap[name], inner[name] = found.first, found.gap, found.inner
         own[""], gap[""] = _together(own, self.chosen), _together(gap, self.chosen)
         top, full_top = own[""][0] or 1.0, self.norms[""][0]
         shares = [inner[name] * (own[name][0] / top) * (self.norms[name][0] / full_top) for name in self.chosen]
         inner[""] = sum(shares)
         return {name: self._row(own[name], gap[name], inner[name], self.norms[name]) for name in own}
 
-    def _row(self, own: _Norm, gap: _Norm, inner: float, full: _Norm) -> tuple[float, float, float]:
+    def _row(self, own: ScaledNorm, gap: ScaledNorm, inner: float, full: ScaledNorm) -> tuple[float, float, float]:
         norm = own[0] * own[1]
         if full[0] == 0:
             return np.nan, np.nan, norm
@@ -245,7 +242,7 @@ class _Full:
         return (gap[0] / full[0]) * (gap[1] / full[1]), cosine, norm
 
 
-def _together(norms: dict[str, _Norm], names: Sequence[str]) -> _Norm:
+def _together(norms: dict[str, ScaledNorm], names: Sequence[str]) -> ScaledNorm:
     """Norm of several vectors end to end, as (largest entry, norm divided by it)."""
     top = max(norms[name][0] for name in names)
     if top == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,14 @@ class JacobianChain:
     def log_norms_to(self, t: int, ord: Norm = 2, *, block: tuple[str, str] | None = None) -> NDArray[np.float64]:
         """log||Phi(t, k)|| for k = 0 … t, as (B, t+1)."""
         t, _ = _checks.pair(t, 0, self.T)
-        return self._norms(np.array([t]), ord, block)[0, :, : t + 1]
+        return self.log_norms_at([t], ord, block=block)[:, 0, : t + 1]
+
+    def log_norms_at(
+        self, times: Sequence[int] | NDArray, ord: Norm = 2, *, block: tuple[str, str] | None = None
+    ) -> NDArray[np.float64]:
+        """log||Phi(t, k)|| for R times t and every k, as (B, R, T+1); NaN where k > t."""
+        at = np.array([_checks.pair(t, 0, self.T)[0] for t in times], np.int64)
+        return self._norms(at, ord, block).swapaxes(0, 1)
 
     def log_norms(
         self,
@@ -258,4 +265,10 @@ class JacobianChain:
 @functools.singledispatch
 def jacobian_chain(traj: Any) -> Any:
     """The chain of a trajectory."""
+    return JacobianChain(traj)
+
+
+@functools.singledispatch
+def sample_chain(traj: Any) -> JacobianChain:
+    """The chain of each sample by itself, also of a batch that has one as a whole."""
     return JacobianChain(traj)

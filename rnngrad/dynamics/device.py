@@ -26,7 +26,10 @@ class DeviceTrajectory(Steps):
     solvers of :func:`rnngrad.hessian_operator` and :func:`rnngrad.hessian_spectrum` work on vectors of the host, whose
     products are made on the GPU. Statistics are NumPy arrays, whose few numbers alone come to the host: Lyapunov
     exponents, :func:`rnngrad.singular_values`, :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`,
-    :func:`rnngrad.saturation` and :func:`rnngrad.time_constants`. For everything else there is :meth:`to_host`.
+    :func:`rnngrad.growth_bounds`, :func:`rnngrad.gradient_reach` and the map and the horizon made of it,
+    :func:`rnngrad.truncation_bias`, :func:`rnngrad.saturation` and :func:`rnngrad.time_constants`. To follow where it
+    settles (:func:`rnngrad.analysis.settling.settling`) its starts come to the host. For everything else there is
+    :meth:`to_host`.
 
     Attributes
     ----------

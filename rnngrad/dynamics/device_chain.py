@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,8 @@ from .._arrays import copied
 from ..device_input import device_array
 from ..errors import ConvergenceError
 from ..kernels import backend as find_backend
-from .chain import JacobianChain, jacobian_chain
+from .chain import JacobianChain, jacobian_chain, sample_chain
 from .device import DeviceTrajectory
-from .jacobian import _FACTORS
 from .scaled import Norm
 
 _Block = tuple[str, str] | None
@@ -69,15 +67,19 @@ class DeviceJacobianChain(JacobianChain):
         """ln ||Phi(t, k)|| per sample, a device array (B,) of float64."""
         t, k = _checks.pair(t, k, self.T)
         first = min(k, self.T - 1)
-        steps = slice(first, max(t, first + 1))
-        arrays = {name: array[steps] for name, array in zip(_FACTORS, self.jacobians.arrays, strict=True)}
-        out = self._device_norms(dataclasses.replace(self.jacobians, **arrays), [t - k], t - k, ord, block)
+        part = self.jacobians.between(first, max(t, first + 1))
+        out = self._device_norms(part, [t - k], t - k, ord, block)
         return _done(find_backend("cuda").contiguous(out[:, :, :1]).reshape(self.B))
 
     def log_norms_to(self, t: int, ord: Norm = 2, *, block: _Block = None) -> Any:
         """ln ||Phi(t, k)|| for k = 0 … t, a device array (B, t+1) of float64."""
         t, _ = _checks.pair(t, 0, self.T)
         return _done(self._device_norms(self.jacobians, [t], t, ord, block).reshape(self.B, t + 1))
+
+    def log_norms_at(self, times: Any, ord: Norm = 2, *, block: _Block = None) -> Any:
+        """ln ||Phi(t, k)|| for R times t and every k, a device array (B, R, T+1) of float64; NaN where k > t."""
+        at = [_checks.pair(t, 0, self.T)[0] for t in times]
+        return _done(find_backend("cuda").swapped(self._device_norms(self.jacobians, at, self.T, ord, block), False))
 
     def log_norms(self, ord: Norm = 2, *, block: _Block = None, progress: Callable[[float], Any] | None = None) -> Any:
         """ln ||Phi(t, k)|| for every pair, a device array (B, T+1, T+1) of float64; NaN where k > t.
@@ -87,10 +89,10 @@ class DeviceJacobianChain(JacobianChain):
         ConvergenceError
             A largest singular value was not found; ``ord="fro"`` does not need them.
         """
-        out = self._device_norms(self.jacobians, list(range(self.T + 1)), self.T, ord, block)
+        out = self.log_norms_at(range(self.T + 1), ord, block=block)
         if progress is not None:
             progress(1.0)
-        return _done(find_backend("cuda").swapped(out, last=False))
+        return out
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -161,6 +163,7 @@ def _done(array: Any) -> Any:
     return array
 
 
+@sample_chain.register
 @jacobian_chain.register
 def device_chain(traj: DeviceTrajectory) -> DeviceJacobianChain:
     """The chain on the GPU."""

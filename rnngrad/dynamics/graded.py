@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import copied, empty_beside
+from .._arrays import copied, empty_beside, on_host
 from ..errors import ConvergenceError, PrecisionWarning
 from ..kernels import backend as find_backend
 from .frames import LOST, Carried, carry, is_singular, not_finite, orthonormalize, random_frames
+from .placed import in_dtype
 
 _SEED = (0, 0x6772)  # of the basis that is turned into that of the chain; any in general position will do
 _AIM, _LIMIT = 16, 22  # log2 of the stretch between two QRs: aimed at, and largest
@@ -43,13 +44,8 @@ class Graded:
         """
         B, N, _ = self.mantissa.shape
         out, sweeps = empty_beside(self.mantissa, (B, N), np.float64), np.empty(B, np.int64)
-        kernels = find_backend(backend)
-        kernels.graded_singular_values(out, copied(self.mantissa), copied(self.exponent), sweeps)
-        if (sweeps > kernels.SWEEPS).any():
-            raise ConvergenceError(
-                f"singular values of sample {int(np.argmax(sweeps))}: {kernels.SWEEPS} sweeps of Jacobi rotations were "
-                "not enough; is an entry not finite?"
-            )
+        find_backend(backend).graded_singular_values(out, copied(self.mantissa), copied(self.exponent), sweeps)
+        _require_rotated(sweeps, "sample", backend)
         return out
 
     def then(self, R: Any, exponents: Any, backend: str = "auto") -> Graded:
@@ -58,6 +54,27 @@ class Graded:
         rows, exponent = (empty_beside(R, *of) for of in ((shape, np.float64), (shape[:2], np.int64)))
         find_backend(backend).graded_product(rows, exponent, R, exponents, self.mantissa, self.exponent)
         return Graded(rows, exponent)
+
+
+def log_singular_values(matrices: Any, backend: str = "auto") -> NDArray[np.float64]:
+    """Natural logarithms of the singular values of matrices (R, N, N), descending, (R, N) on the host.
+
+    Of each matrix as it stands: values below N eps of its largest are rounding. Errors as for :class:`Graded`.
+    """
+    R, N, _ = matrices.shape
+    out, sweeps = empty_beside(matrices, (R, N), np.float64), np.empty(R, np.int64)
+    find_backend(backend).log_singular_values(out, copied(in_dtype(matrices, np.float64)), sweeps)
+    _require_rotated(sweeps, "matrix", backend)
+    return on_host(out)
+
+
+def _require_rotated(sweeps: NDArray[np.int64], of: str, backend: str) -> None:
+    limit = find_backend(backend).SWEEPS
+    if (sweeps > limit).any():
+        raise ConvergenceError(
+            f"singular values of {of} {int(np.argmax(sweeps))}: {limit} sweeps of Jacobi rotations were not enough; is "
+            "an entry not finite?"
+        )
 
 
 def graded_products(

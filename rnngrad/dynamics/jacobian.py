@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from .scaled import Scaled, scaled_arrays
 from .system import System
 
 _FACTORS = ("update_s", "update_a", "update_a2", "inner_s", "inner_a", "emit_s")
+_SECOND = ("update_a2", "inner_s", "inner_a")  # which cells of one stage do not have
+_PIECE = 1 << 26  # bytes of dense Jacobians held at once
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class FactoredJacobians:
         double = (in_dtype(array, np.float64) for array in self.arrays)
         wide: dict[str, Any] = dict(zip(_FACTORS, double, strict=True))
         return dataclasses.replace(self, net=self.net.astype("float64"), **wide)
+
+    def between(self, first: int, last: int) -> FactoredJacobians:
+        """Those of the steps from state ``first`` to state ``last`` alone, views."""
+        there = [name for name in _FACTORS if self.net.cell.two_stage or name not in _SECOND]
+        return dataclasses.replace(self, **{name: getattr(self, name)[first:last] for name in there})
 
     def flattened(self) -> FactoredJacobians:
         """The same with time and batch as one axis: (1, T B, ...), so that rows can be at different times."""
@@ -265,6 +273,13 @@ def through_output(traj: Trajectory, gh: NDArray) -> NDArray:
     gs = empty_beside(gh, shape, net.dtype)
     find_backend(traj.backend).output_vjp(net.cell, net.phi)(gs, contiguous(gh), traj.states[1:], net.unit_constants)
     return gs
+
+
+def dense_pieces(jacobians: Any, T: int, B: int) -> Iterator[NDArray]:
+    """Dense J (t, B, N, N) of consecutive steps, where the factors lie; t so that a piece takes 64 MB at most."""
+    steps = max(1, _PIECE // (8 * B * jacobians.net.N**2))
+    for first in range(0, T, steps):
+        yield jacobians.between(first, min(first + steps, T)).dense()
 
 
 @functools.singledispatch

@@ -169,6 +169,11 @@ def all_finite(array: Any) -> bool:
     return bool((first_not_finite(array.reshape(1, 1, array.size)) < 0).all())
 
 
+def changing(x: Any) -> NDArray[np.bool_]:
+    """Which samples of C-contiguous x (T, B, m) are not the same at every step, (B,); that alone is copied."""
+    return kernels_at(x).changing(x)
+
+
 def finished(value: Any) -> Any:
     """The value when it is written, if it lies on the GPU: whoever reads it there is told of no stream to wait for."""
     if _cuda.is_device_array(value):

@@ -180,6 +180,13 @@ class StackJacobians:
         before = None if self.before is None else self.before.astype(np.float64)
         return replace(self, net=self.net.astype("float64"), layers=layers, outputs=outputs, before=before)
 
+    def between(self, first: int, last: int) -> StackJacobians:
+        """Those of the steps from state ``first`` to state ``last`` alone, views."""
+        parts = tuple(part.between(first, last) for part in self.layers)
+        before = None if self.before is None else self.before[first:last]
+        outputs = tuple(slopes[first:last] for slopes in self.outputs)
+        return replace(self, layers=parts, outputs=outputs, before=before, shape=(last - first, self.shape[1]))
+
     def flattened(self) -> StackJacobians:
         """The same with time and batch as one axis, so that rows can be at different times."""
 

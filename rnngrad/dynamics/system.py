@@ -184,6 +184,11 @@ class DenseJacobians:
         """The same numbers in float64."""
         return self if self.J.dtype == np.float64 else dataclasses.replace(self, J=in_dtype(self.J, np.float64))
 
+    def between(self, first: int, last: int) -> DenseJacobians:
+        """Those of the steps from state ``first`` to state ``last`` alone, views."""
+        inputs = None if self.inputs is None else self.inputs[first:last]
+        return dataclasses.replace(self, J=self.J[first:last], inputs=inputs)
+
     def flattened(self) -> DenseJacobians:
         """The same with time and batch as one axis."""
         inputs = None if self.inputs is None else self.inputs.reshape(1, -1, *self.inputs.shape[2:])
@@ -238,13 +243,15 @@ class DenseJacobians:
 
     def norms(self, out: NDArray, times: NDArray, eye: NDArray, columns: tuple[int, int], spectral: bool) -> None:
         """ln ||Phi(t, k)|| of a block; see :meth:`FactoredJacobians.norms`."""
-        find_backend(self.backend).dense_chain_norms(out, times, eye, columns, spectral, self.J)
+        rows = eye.reshape(len(eye), 1, -1)  # of states that may be several vectors
+        find_backend(self.backend).dense_chain_norms(out, times, rows, columns, spectral, self.J)
 
     def frames(
         self, frames: NDArray, logs: NDArray, interval: NDArray, found: NDArray, t_from: int, steps: int
     ) -> None:
         """Carry frames on; see :func:`rnngrad.dynamics.frames.carry`."""
-        find_backend(self.backend).dense_frames(frames, logs, interval, found, t_from, steps, self.J)
+        flat = frames.reshape(*frames.shape[:2], 1, -1)  # a view: they are contiguous
+        find_backend(self.backend).dense_frames(flat, logs, interval, found, t_from, steps, self.J)
 
     def _carry(
         self,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .._arrays import on_host
 from .._math import ACTIVATIONS
 from ..kernels import backend as find_backend
-from ..unit_terms import LOG_MAGNITUDE
+from ..unit_terms import LOG_MAGNITUDE, SQUARE
 
 
 def activation_means(
@@ -27,6 +27,15 @@ def activation_means(
 def log_magnitude_means(traj: Any, z: Any, column: int, first: int) -> NDArray[np.float64]:
     """Mean ln|z| (n,) of column ``column`` of z (T, B, C, n) from step ``first`` on, padded steps apart."""
     return _means(traj, z, column, LOG_MAGNITUDE, (0.0, 0.0, 0.0), first)[2]
+
+
+def mean_square(traj: Any, samples: NDArray[np.int64]) -> float:
+    """Mean of the squares of all numbers of the states s_0 … s_T of some samples."""
+    ends = np.zeros(traj.B, np.int64)
+    ends[samples] = traj.T + 1
+    sums = find_backend(traj.backend).unit_sums(SQUARE)
+    parts = [on_host(sums(traj.states, s, 0, ends, (0.0, 0.0, 0.0)))[2] for s in range(traj.net.state_shape[0])]
+    return float(np.mean(parts) / ends.sum())
 
 
 def _means(

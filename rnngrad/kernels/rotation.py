@@ -33,3 +33,12 @@ def rotation(a, b, g, z):
 def rounding_exponent(rows):
     """e for which a row that rotations brought below 2^e of its length is what cancellation leaves of a zero."""
     return -53.0 + math.log2(4.0 * rows)
+
+
+@unit
+def keeps_largest(a, b, g):
+    """Whether rows with a = |x|^2, b = |y|^2, g = x.y are as good as orthogonal where the largest length is wanted.
+
+    Rounding leaves so much of a row that a rotation takes to zero: below it there would be no end.
+    """
+    return not abs(g) > 4.0 * EPS * (a + b)

@@ -27,14 +27,16 @@ from .loss import loss, loss_curvature
 from .norms import chain_norms, dense_chain_norms
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
+from .overlap import overlap
 from .pointwise import gated_slope, update, update_vjp
 from .products import affine, column_sums, input_adjoint, outer
 from .rollout import rollout
-from .rows import live_rows, put_rows, row_lengths, row_log_norms
+from .rows import changing, live_rows, put_rows, row_lengths, row_log_norms
 from .scaling import fold
-from .singular_values import graded_singular_values
+from .singular_values import graded_singular_values, log_singular_values
 from .system import dense_chain, system_derivatives, system_jacobian, system_rollout
 from .tangent import tangent_chain
+from .unit_norms import unit_norms
 from .unit_sums import unit_sums
 from .weights import charge_columns, weight_drive
 
@@ -49,6 +51,7 @@ __all__ = [
     "affine",
     "backprop",
     "chain_norms",
+    "changing",
     "charge_columns",
     "column_sums",
     "covariant_vectors",
@@ -69,12 +72,14 @@ __all__ = [
     "graded_singular_values",
     "input_adjoint",
     "live_rows",
+    "log_singular_values",
     "loss",
     "loss_curvature",
     "orthonormalize",
     "outer",
     "output",
     "output_vjp",
+    "overlap",
     "put_rows",
     "rollout",
     "row_lengths",
@@ -87,6 +92,7 @@ __all__ = [
     "tangent_fixed_point",
     "tangent_frames",
     "through_diagonals",
+    "unit_norms",
     "unit_sums",
     "update",
     "update_vjp",

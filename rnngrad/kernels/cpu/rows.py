@@ -60,6 +60,11 @@ def live_rows(x):
     return np.any(x != 0, axis=1)
 
 
+def changing(x):
+    """Which columns of (T, B, m) differ at some step from what they are at the first, (B,) of bool."""
+    return np.any(x != x[:1], axis=(0, 2))
+
+
 @kernel("row_log_norms", tasks=lambda out, *rest: -(-len(out) // ROWS), work=lambda out, rows, *rest: rows.size)
 def _log_norms(start, stop, out, rows, exponent):
     R, n = rows.shape

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from ..._blas import one_blas_thread
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..rotation import SWEEPS, is_orthogonal, rotation, rounding_exponent
 from .scaling import normalize
@@ -92,3 +93,15 @@ def graded_singular_values(out, X, exponents, sweeps):
     """
     _rotations(out, X, exponents, sweeps)
     out[:] = np.sort(out, axis=1)[:, ::-1]
+
+
+def log_singular_values(out, X, sweeps):
+    """out[B, N] = ln of the singular values of X[B, N, N], descending; X may be used up (float64). By LAPACK.
+
+    Those below N eps of the largest are lost in rounding; sweeps[B] is 0.
+    """
+    with one_blas_thread():
+        sigma = np.linalg.svd(X, compute_uv=False)
+    sweeps[:] = 0
+    with np.errstate(divide="ignore"):
+        np.log(sigma, out=out)

@@ -39,8 +39,8 @@ def _parts(kind):
 def unit_sums(kind):
     """Kernel ``launch(z, column, first, lengths, levels)``: sums (4, n) of the terms of z[T, B, C, n], float64.
 
-    Over the steps first <= t < lengths[b] of column c; ``kind`` is the number of an activation or ``LOG_MAGNITUDE``,
-    and levels = (low, high, level), see :func:`rnngrad.unit_terms.terms`.
+    Over the steps first <= t < lengths[b] of column c; ``kind`` is the number of an activation, ``LOG_MAGNITUDE``
+    or ``SQUARE``, and levels = (low, high, level), see :func:`rnngrad.unit_terms.terms`.
     """
 
     def launch(z, column, first, lengths, levels):

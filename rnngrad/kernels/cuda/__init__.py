@@ -31,14 +31,16 @@ from .loss import first_outside, loss, loss_curvature, one_hot, total
 from .norms import chain_norms, dense_chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
+from .overlap import overlap
 from .products import affine, column_sums, input_adjoint, outer
 from .resident import contiguous, fill, first_not_finite, in_dtype, in_float64, swapped, unit_rows
 from .rollout import rollout
-from .rows import live_rows, put_rows, row_lengths, row_log_norms
+from .rows import changing, live_rows, put_rows, row_lengths, row_log_norms
 from .scaling import fold, normalize, times_powers
-from .singular_values import graded_singular_values
+from .singular_values import graded_singular_values, log_singular_values
 from .statistics import normalize_batch, through_batch
 from .system import system_derivatives, system_fixed_point, system_jacobian, system_rollout
+from .unit_norms import unit_norms
 from .unit_sums import unit_sums
 from .weights import charge_columns, weight_drive
 
@@ -56,6 +58,7 @@ __all__ = [
     "batchnorm_jacobian",
     "batchnorm_rollout",
     "chain_norms",
+    "changing",
     "charge_columns",
     "column_sums",
     "contiguous",
@@ -80,6 +83,7 @@ __all__ = [
     "in_float64",
     "input_adjoint",
     "live_rows",
+    "log_singular_values",
     "loss",
     "loss_curvature",
     "newton_directions",
@@ -90,6 +94,7 @@ __all__ = [
     "outer",
     "output",
     "output_vjp",
+    "overlap",
     "put_rows",
     "rollout",
     "row_lengths",
@@ -107,6 +112,7 @@ __all__ = [
     "times_powers",
     "total",
     "unit_rows",
+    "unit_norms",
     "unit_sums",
     "unsettled",
     "weight_drive",

@@ -61,6 +61,30 @@ def live_rows(x):
 
 
 @functools.cache
+def make_changing():
+    """Kernel ``run(found, x)``: found[b] is set where x[t, b, :] is not x[0, b, :] for some t."""
+
+    @_cuda.Kernel
+    def run(found, x):
+        T, B, m = x.shape
+        for item in range(cuda.grid(1), T * B * m, cuda.gridsize(1)):
+            b, i = item // m % B, item % m
+            if x[item // (B * m), b, i] != x[0, b, i]:
+                found[b] = 1  # whichever thread comes last
+
+    return run
+
+
+def changing(x):
+    """Which columns of a device array (T, B, m) differ from what they are at the first step, (B,) on the host."""
+    found, threads = _cuda.upload(np.zeros(x.shape[1], np.uint8)), _cuda.threads(x.size)
+    make_changing()(-(-x.size // threads), threads, 0, found, x)
+    out = np.empty(x.shape[1], np.uint8)
+    _cuda.download(found, out)
+    return out != 0
+
+
+@functools.cache
 def make_norms(logarithm):
     """Kernel ``run(out, rows, exponent)``: ||rows[r] 2^exponent[r]||, or its logarithm; one block per row at a time."""
 

@@ -170,3 +170,9 @@ def graded_singular_values(out, X, exponents, sweeps):
 
     each = 8 * (N + (numbers if level == block.GLOBAL else 0))
     pieces.run(piece, len(out), operands, "the singular values of one matrix", (0, each))
+
+
+def log_singular_values(out, X, sweeps):
+    """out[B, N] = ln of the singular values of X[B, N, N], descending; the CPU's contract, by rotations."""
+    none = np.zeros(X.shape[:2], np.int64)
+    graded_singular_values(out, X, _cuda.upload(none) if _cuda.is_device_array(X) else none, sweeps)
