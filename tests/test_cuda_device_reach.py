@@ -25,7 +25,13 @@ NUMBER = 8  # bytes
 
 @outside
 def test_in_the_simulator():
-    session(__file__, seconds=1800)
+    session(__file__, "-m", "not slow", seconds=1800)
+
+
+@pytest.mark.slow
+@outside
+def test_in_the_simulator_at_length():
+    session(__file__, "-m", "slow", seconds=1800)
 
 
 def assert_same(found, expected):
@@ -175,6 +181,19 @@ def test_horizons_and_rates_of_gradients(copied):
     assert steps_with_loss(there, chosen_there).tolist() == [4, 6]
     assert max(copied) == NUMBER
     assert steps_with_loss(traj, chosen).tolist() == [4, 6]
+
+
+@inside
+@pytest.mark.slow
+def test_the_verdict_on_gradients(copied):
+    case = make_case("gru", T=14, n=5, m=2, B=2)
+    there, here = on_device(case), on(case, "cuda")
+    loss = loss_of(case, here)
+    expected = rg.verdict(here, loss)
+    copied.clear()
+    found = rg.verdict(there, loss)
+    assert max(copied) <= 15 * 15 * 2 * NUMBER  # norms of all pairs; of weights and states, nothing
+    assert found.to_dict() == expected.to_dict() and str(found) == str(expected)
 
 
 @inside

@@ -149,7 +149,7 @@ def _travel(
     T, B = traj.T, traj.B
     times = steps("times", np.arange(1, T + 1) if times is None else times, 1, T)
     max_lag = T if max_lag is None else _checks.integer("max_lag", max_lag, 0, T)
-    direct = state_adjoint(traj, evaluate(traj, loss, on_device=True).dy)  # (T, B, S, n)
+    direct = state_adjoint(traj, evaluate(traj, loss).dy)  # (T, B, S, n)
     factors, (_, _, S, n) = local_jacobians(traj).flattened(), direct.shape
     R = len(times) * B
     tables = [filled(direct, (R * (max_lag + 1), 1), np.float64, np.nan) for _ in parts]
@@ -199,7 +199,7 @@ def steps_with_loss(traj: Any, loss: Loss, first: int = 1, count: int | None = N
     ValueError
         No step has one.
     """
-    dy = evaluate(traj, loss, on_device=True).dy
+    dy = evaluate(traj, loss).dy
     live = 1 + np.flatnonzero(kernels_at(dy).live_rows(dy.reshape(traj.T, dy.size // traj.T)))
     if not live.size:
         raise ValueError("the loss has no gradient at any step: no weight, or no error to begin with")

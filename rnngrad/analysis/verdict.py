@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .. import _checks
 from .._results import Result
+from ..dynamics.placed import lengths
 from ..gradients.bptt import bptt
 from ..gradients.truncated import truncated_bptt
 from ..losses import Loss
@@ -94,7 +95,8 @@ def verdict(
 
     Parameters
     ----------
-    traj : Trajectory or StackTrajectory
+    traj : Trajectory, DeviceTrajectory or StackTrajectory
+        Of one on a GPU statistics alone come to the host.
     loss : Loss
     wanted : int
         Lag that the gradient should reach; by default WANTED = 100 steps, or what the record has room for.
@@ -248,8 +250,8 @@ def affordable_truncation(traj: Any, loss: Loss) -> TruncationBias | None:
     with np.errstate(over="ignore", invalid="ignore"):
         grads = dict(bptt(traj, loss).parameters())
     names = [name for name in grads if name not in ("V", "c") or getattr(net, "feedback", False)]
-    finite = all(np.isfinite(g).all() for g in grads.values())
-    if not finite or not any(np.any(grads[name]) for name in names):
+    norms = {name: float(lengths(g.reshape(1, g.size))[0]) for name, g in grads.items()}
+    if not np.isfinite(list(norms.values())).all() or not any(norms[name] for name in names):
         return None
     longest = int(np.clip(_COST // (traj.T * traj.B * _multiplications(net)), 1, traj.T))
     return truncation_bias(traj, loss, wanted=WINDOW_BIAS, parameters=names, longest=longest)

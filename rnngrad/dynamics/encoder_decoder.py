@@ -48,8 +48,6 @@ class EncoderDecoderTrajectory:
         """Raise: this function wants the trajectory of one network."""
         self._one_part()
 
-    require_host = require_finite
-
 
 def encode_decode(
     net: EncoderDecoder,

@@ -24,11 +24,6 @@ class Steps:
         """Samples in the batch."""
         return self.x.shape[1]
 
-    def require_host(self) -> None:
-        """Raise ``ValueError`` if the arrays lie on a GPU: nothing is copied from it without a word."""
-        if not isinstance(self.x, np.ndarray):
-            raise ValueError("traj lives on a GPU, and this is computed from arrays on the host; give traj.to_host()")
-
     def require_finite(self) -> None:
         """Raise ``ValueError`` if the rollout diverged: no gradient of it means anything."""
         if (self.diverged >= 0).any():

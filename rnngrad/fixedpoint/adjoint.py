@@ -151,7 +151,7 @@ def implicit_gradient(
         raise ValueError(f"fp is {type(fp).__name__}; it must come from solve_fixed_point")
     fp.require_converged()
     traj = fp.traj
-    value = evaluate(traj, of_one_step(loss, traj.y), on_device=True)
+    value = evaluate(traj, of_one_step(loss, traj.y))
     g = in_dtype(state_adjoint(traj, value.dy)[0], np.float64)
     if not all_finite(g):
         raise ConvergenceError("dL/ds* is not finite")

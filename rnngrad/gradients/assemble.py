@@ -117,14 +117,12 @@ def kind_of(traj: Any) -> type[Gradients]:
     return DeviceGradients if is_on_device(traj) else Gradients
 
 
-def evaluate(traj: Any, loss: Loss, on_device: bool = False) -> LossValue:
-    """The loss at the trajectory's outputs; ``on_device``: on the GPU, if the trajectory lies there."""
+def evaluate(traj: Any, loss: Loss) -> LossValue:
+    """The loss at the trajectory's outputs, where they lie."""
     if not isinstance(loss, Loss):
         raise ValueError(
             f"loss is {type(loss).__name__}; it must be made by rnngrad.losses, such as squared_error(target)"
         )
-    if not on_device:
-        traj.require_host()
     traj.require_finite()
     return loss(traj.y, traj.lengths, getattr(traj, "backend", "auto"))
 

@@ -56,7 +56,7 @@ def bptt(traj: Any, loss: Loss) -> Any:
     """
     if isinstance(traj.net, System) or getattr(traj.net, "feedback", False):  # one segment over the whole sequence
         return truncated_bptt(traj, loss, k1=traj.T, k2=traj.T)
-    value = evaluate(traj, loss, on_device=True)
+    value = evaluate(traj, loss)
     grads = backpropagate(traj, output_adjoint(traj, value.dy))
     grads = dataclasses.replace(grads, loss=value.value, **readout_gradients(traj, value.dy))
     if is_on_device(traj):  # whoever reads them in place is told of no stream to wait for

@@ -97,7 +97,7 @@ class Curvature:
 
     def __init__(self, traj: Any, loss: Loss) -> None:
         rows = _layers(traj)
-        self.value = evaluate(traj, loss, on_device=True)
+        self.value = evaluate(traj, loss)
         for row in rows:
             for layer in row:
                 check_second_derivatives(layer.net.cell, layer.net.activation)

@@ -103,7 +103,7 @@ def gradient_flow(traj: Any, loss: Loss) -> Any:
         Of a DeviceTrajectory a DeviceGradientFlow, whose arrays stay on the GPU; the loss and which steps have one come
         to the host.
     """
-    value = evaluate(traj, loss, on_device=True)
+    value = evaluate(traj, loss)
     jacobians = local_jacobians(traj)
     direct = state_adjoint(traj, value.dy)  # (T, B, S, n)
     log_norm, _ = carried(jacobians, direct)

@@ -40,7 +40,7 @@ def rtrl(traj: Any, loss: Loss) -> Gradients:
     """
     if not isinstance(traj, (Trajectory, DeviceTrajectory)):
         raise ValueError(f"traj is {type(traj).__name__}; rtrl takes one-layer networks and systems (use bptt)")
-    value = evaluate(traj, loss, on_device=True)
+    value = evaluate(traj, loss)
     if isinstance(traj.net, System):
         return _system_rtrl(traj, value)
     net, B = traj.net, traj.B

@@ -65,7 +65,7 @@ def truncated_gradients(traj: Any, loss: Loss, windows: Sequence[int], *, k1: in
     with the Jacobians for every segment and step walked, T/k1 times the largest window in all, and per window the
     explicit gradients of one backward pass. The arrays are used again for the next window: copy what is to stay.
     """
-    value = evaluate(traj, loss, on_device=True)
+    value = evaluate(traj, loss)
     jacobians = local_jacobians(traj)
     for window, G in windowed_adjoints(jacobians, state_adjoint(traj, value.dy), k1, windows):
         found = collect(traj, value, G, explicit_gradients(traj, jacobians, G[1:]))
