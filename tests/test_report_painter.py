@@ -76,8 +76,8 @@ def test_a_process_that_ends_is_no_loss(listed, tmp_path, two, after):
         painter.add(listed[:after])
         with painter._news:
             assert painter._news.wait_for(lambda: len(painter._drawn) == after, timeout=120)
-        painter._process.kill()
-        painter._process.wait()
+        painter._second.kill()
+        painter._second.process.wait()
         painter.add(listed[after:])
         done = painter.finish(lambda share: None)
     assert [one["name"] for one in done] == [picture.name for picture in listed]
@@ -94,7 +94,7 @@ def test_no_process_is_left_behind(listed, tmp_path, two):
     with pytest.raises(KeyboardInterrupt), Painter(tmp_path) as painter:
         painter.add(listed)
         raise KeyboardInterrupt
-    assert painter._process.poll() is not None and not painter._feeder.is_alive()
+    assert painter._second.process.poll() is not None and not painter._feeder.is_alive()
 
 
 def test_a_report_is_the_same_by_two_processes(tmp_path, monkeypatch):
