@@ -17,14 +17,13 @@ from ..dynamics.rollout import Trajectory, rollout
 from ..losses import Loss
 from ..network import Network
 from ..training.sunspots import CYCLE, HORIZON, LENGTH, TrainedSunspots, train
-from . import drawing, measure, page, summary
+from . import drawing, measure, page, rehearsal, summary
 from .measure import Measured, Settings, choose
 from .painter import Painter
 from .progress import Plan, Progress
 from .results import Forecast, TrainingCurves, running_mean
 
 NETWORKS = {"vanilla tanh network": "vanilla", "LSTM": "lstm"}
-_FEW = 4  # units of a rehearsal
 _SMOOTH = 20  # minibatches
 _LOSS = (
     "The loss is that of the training, L_t = ½‖y_t − z_t‖² with z_t the next 12 values of the scaled series, on "
@@ -47,7 +46,9 @@ def write(work: Path, backend: str, progress: Progress | None) -> None:
     trained: dict[str, TrainedSunspots] = {}
     results: dict[str, tuple[Measured, Trajectory, Loss]] = {}
     groups: list[str] = []
-    with Painter(work, (rehearse,)) as painter:
+    with Painter(work) as painter:
+        if rehearsal.pays(backend):
+            painter.rehearse(rehearse)
         for name, cell in NETWORKS.items():
             stage = f"training the {name}"
             plan(stage)
@@ -96,8 +97,9 @@ def rehearse() -> None:
     rng = np.random.default_rng(0)
     x, target = (rng.standard_normal((LENGTH, 2, size)) for size in (1, HORIZON))
     for cell in reversed(NETWORKS.values()):
-        measure.rehearse(*_to_analyse(Network.init(cell, 1, _FEW, HORIZON, seed=0), x, target, "cpu"))
-        train(cell, n_hidden=_FEW, steps=1)
+        net = Network.init(cell, 1, rehearsal.UNITS, HORIZON, seed=0)
+        measure.rehearse(*_to_analyse(net, x, target, "cpu"))
+        train(cell, n_hidden=rehearsal.UNITS, steps=1)
 
 
 def _to_analyse(net: Network, x: NDArray, target: NDArray, backend: str) -> tuple[Trajectory, Loss, Settings]:

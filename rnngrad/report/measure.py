@@ -239,8 +239,8 @@ _ANALYSES: dict[str, tuple[float, Callable[[Any, Loss, Settings, bool], Any]]] =
 def rehearse(traj: Trajectory, loss: Loss, settings: Settings, *, held: bool = False) -> None:
     """Run the analyses from the last to the first, for the kernels that they compile."""
     with one_blas_thread():
-        for _, analysis in reversed(_ANALYSES.values()):
-            analysis(traj, loss, settings, held)
+        found = {name: analysis(traj, loss, settings, held) for name, (_, analysis) in reversed(_ANALYSES.items())}
+        _together(traj, loss, settings, found)
 
 
 def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any], held: bool) -> Measured:
@@ -248,9 +248,23 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
     for name, (share, analysis) in _ANALYSES.items():
         found[name] = analysis(traj, loss, settings, held)
         tick(share)
+    return _together(traj, loss, settings, found)
+
+
+def _together(traj: Trajectory, loss: Loss, settings: Settings, found: dict[str, Any]) -> Measured:
+    """What follows from the analyses, by name, and they themselves."""
     limits, gradient, chain, norms = (found.pop(name) for name in ("limits", "gradient", "chain", "norms"))
     inputs, settled = found.pop("settled")
     constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
+    judged = verdict.verdict(
+        traj,
+        loss,
+        wanted=settings.wanted,
+        reach=gradient,
+        bounds=limits,
+        saturated=found["saturation"],
+        truncation=found["truncation"],
+    )
     return Measured(
         **found,
         settings=settings,
@@ -258,15 +272,7 @@ def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[f
         singular_values=chain,
         memory=memory.horizon(gradient, verdict.LOST),
         constants=constants,
-        verdict=verdict.verdict(
-            traj,
-            loss,
-            wanted=settings.wanted,
-            reach=gradient,
-            bounds=limits,
-            saturated=found["saturation"],
-            truncation=found["truncation"],
-        ),
+        verdict=judged,
         held=inputs,
         settled=settled,
     )

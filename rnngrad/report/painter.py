@@ -26,12 +26,9 @@ _UNREHEARSED = "rnngrad: kernels could not be compiled ahead (%s); they are comp
 
 
 class Painter:
-    """Writes pictures into a folder, two at a time where there are two processors; a context manager.
+    """Writes pictures into a folder, two at a time where there are two processors; a context manager."""
 
-    ``rehearsal`` is a call (function, arguments), made by the other process once a kernel is compiled here.
-    """
-
-    def __init__(self, folder: Path, rehearsal: tuple[Any, ...] | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._names: list[str] = []
         self._waiting: deque[Picture] = deque()  # the other process begins at the left, this one at the right
@@ -39,7 +36,7 @@ class Painter:
         self._drawn: dict[str, dict[str, Any]] = {}
         self._news = threading.Condition()
         self._closing = False
-        self._rehearsal = rehearsal
+        self._rehearsal: bytes | None = None
         self._missed = self._rehearsing = False
         self._misses = Missed(self._miss)
         self._second = _start() if num_threads() > 1 else None
@@ -61,6 +58,12 @@ class Painter:
             self._second.kill()
             self._feeder.join()
             self._second.close()
+
+    def rehearse(self, job: Callable[..., Any], *arguments: Any) -> None:
+        """From now on, if a kernel is compiled here, let the other process call what goes through the job in small."""
+        with self._news:
+            self._rehearsal = pack(rehearse, job, *arguments)
+            self._missed = False
 
     def add(self, listed: list[Picture]) -> int:
         """Pictures to be drawn, from now on; returns how many."""
@@ -136,14 +139,16 @@ class Painter:
     def _rehearse(self) -> None:
         assert self._second is not None and self._rehearsal is not None
         try:
-            _, failed = self._second.call(pack(rehearse, *self._rehearsal))
+            _, failed = self._second.call(self._rehearsal)
         except GONE as error:
             if not self._closing:
                 _log.warning(_UNREHEARSED, f"the second process ended: {type(error).__name__}")
             raise
-        self._rehearsal, self._rehearsing = None, False
         if failed is not None:
             _log.warning(_UNREHEARSED, failed)
+        with self._news:
+            self._rehearsal, self._rehearsing = None, False
+            self._news.notify_all()
 
 
 def _start() -> Second | None:

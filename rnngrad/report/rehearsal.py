@@ -10,9 +10,16 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba.core import event
 
 from .._cache import KernelCache
+from ..kernels.choice import measured
+from ..network import Network
+from ..stack import Stack
+
+UNITS = 4  # of a network in small
+STEPS, SAMPLES = 64, 2  # of its input
 
 _COMPILING = "numba:compile"
 
@@ -47,3 +54,34 @@ def rehearse(job: Callable[..., Any], *arguments: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         job(*arguments)
+
+
+def pays(backend: str) -> bool:
+    """Whether it is certain that the job runs on the CPU; what is small may run elsewhere than what is not."""
+    return backend == "cpu" or (backend == "auto" and measured() is None)
+
+
+def in_small(net: Any) -> tuple[Any, ...] | None:
+    """A network like this one, as ``build`` takes it; None where its kernels are not kept in the cache."""
+    rows = net.layers if isinstance(net, Stack) else ((net,),)
+    if not all(isinstance(one, Network) and one.cell.built_in for row in rows for one in row):
+        return None
+    said = [[(one.cell.name, one.activation) for one in row] for row in rows]
+    feedback = net.feedback if isinstance(net, Stack) else None
+    return said, min(net.m, UNITS), net.V is not None, net.dtype.name, feedback
+
+
+def build(rows: list[list[tuple[str, str]]], m: int, readout: bool, dtype: str, feedback: bool | None) -> Any:
+    """The small network; ``feedback`` is None where it is no stack."""
+    p = UNITS if readout else 0
+    if feedback is None:
+        ((cell, activation),) = rows[0]
+        return Network.init(cell, m, UNITS, p, activation=activation, dtype=dtype)
+    last = UNITS * len(rows[-1])
+    m += (p or last) if feedback else 0
+    layers = []
+    for row in rows:
+        layers.append([Network.init(cell, m, UNITS, activation=phi, dtype=dtype) for cell, phi in row])
+        m = UNITS * len(row)
+    V = np.ones((p, last), dtype) if readout else None
+    return Stack.from_layers(layers, V, np.zeros(p, dtype) if readout else None, feedback=feedback)
