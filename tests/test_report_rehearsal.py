@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from numba.core import config
+from numba.core import config, event
+from numba.core.caching import NullCache
 from reports import held, network, sequence
 
 import rnngrad as rg
@@ -20,7 +22,7 @@ from rnngrad._jit import kernel
 from rnngrad.report import example, job, measure, painter, rehearsal
 from rnngrad.report.painter import Painter
 
-pytestmark = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
+compiled = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled")
 
 SCRIPT = """
 import json, sys
@@ -78,11 +80,13 @@ def job_done(name):
         measure.measure(part, loss, measure.choose(part, loss), held=name == "held")
 
 
+@compiled
 def test_the_example_needs_what_was_rehearsed():
     needed, rehearsed = asked("example_done"), asked("example_rehearsed")
     assert len(needed) > 20 and needed <= rehearsed, needed - rehearsed
 
 
+@compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_job_needs_what_was_rehearsed(name):
@@ -108,119 +112,151 @@ def test_what_is_not_kept_is_not_rehearsed():
     assert rehearsal.pays("cpu") and not rehearsal.pays("cuda")
 
 
+def test_the_last_analysis_is_rehearsed_first(monkeypatch):
+    traj = rg.rollout(network(), sequence())
+    loss = rg.losses.squared_error(np.zeros_like(traj.y))
+    settings = measure.choose(traj, loss)
+    made = []
+
+    def noted(name, analysis):
+        return lambda *arguments: made.append(name) or analysis(*arguments)
+
+    listed = {name: (share, noted(name, analysis)) for name, (share, analysis) in measure._ANALYSES.items()}
+    monkeypatch.setattr(measure, "_ANALYSES", listed)
+    measure.measure(traj, loss, settings)
+    measure.rehearse(traj, loss, settings)
+    assert made == [*listed, *reversed(listed)]
+
+
 # ---------------------------------------------------------------- the second process
 
 
-def counted(key):
-    """A new kernel; ``key`` is its name in the cache."""
-
-    @kernel(key, tasks=lambda x: 1)
-    def run(start, stop, x):
-        for i in range(x.size):
-            x[i] += 1
-
-    return run
+def compiling(cache):
+    """What Numba says when it begins to compile a function with that cache."""
+    event.start_event("numba:compile", data={"dispatcher": SimpleNamespace(_cache=cache)})
 
 
-def rehearsed(folder, key):
-    """What a process has to say: the numbers of a kernel that it compiles."""
-    _cache.cache_folder = lambda: folder
-    x = np.zeros(3)
-    counted(key)(x)
-    (folder / "said").write_text(f"{x.tolist()}")
+def missing():
+    """A kernel that is not in the cache is compiled."""
+    compiling(object.__new__(_cache.KernelCache))
+
+
+def said(folder):
+    """What a process has to say: something in a folder."""
+    (folder / "said").touch()
 
 
 def broken():
     raise ArithmeticError("out of luck")
 
 
+def forever(folder):
+    said(folder)
+    threading.Event().wait()
+
+
 @pytest.fixture
-def two(monkeypatch, tmp_path):
+def two(monkeypatch):
     monkeypatch.setattr(painter, "num_threads", lambda: 2)
-    monkeypatch.setattr(_cache, "cache_folder", lambda: tmp_path)
-    return tmp_path
 
 
-def over(one):
-    """Wait until nothing is rehearsed any more."""
+def until(one, condition):
     with one._news:
-        assert one._news.wait_for(lambda: one._rehearsal is None, timeout=120)
+        assert one._news.wait_for(condition, timeout=120)
 
 
-def test_a_missing_kernel_starts_the_rehearsal(two):
-    (two / "other").mkdir()
-    with Painter(two) as one:
-        one.rehearse(rehearsed, two / "other", "ahead")
-        counted("missing")(np.zeros(3))
-        over(one)
-        assert one.finish(lambda share: None) == []
-    assert (two / "other" / "said").read_text() == "[1.0, 1.0, 1.0]"
-    assert any("ahead" in path.name for path in (two / "other").iterdir())
+def until_said(folder):
+    end = time.monotonic() + 120
+    while not (folder / "said").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def test_nothing_is_rehearsed_where_nothing_is_missing(two):
-    counted("kept")(np.zeros(3))
-    with Painter(two) as one:
-        one.rehearse(rehearsed, two, "ahead")
-        counted("kept")(np.zeros(3))  # another one of the same name: it is loaded
-        assert not one._missed and one._rehearsal is not None
-    counted("after")(np.zeros(3))
-    assert not one._missed, "it listens after its end"
-    assert not (two / "said").exists()
+def finished(one):
+    """What ``finish`` gives, in time."""
+    given = []
+    thread = threading.Thread(target=lambda: given.append(one.finish(lambda share: None)))
+    thread.start()
+    thread.join(timeout=60)
+    assert given == [[]]
 
 
-def test_a_kernel_that_is_not_kept_starts_nothing(two):
-    @kernel("never kept", tasks=lambda x: 1, cached=False)
-    def run(start, stop, x):
-        x[0] = 1
+def test_a_missing_kernel_starts_the_rehearsal(two, tmp_path):
+    with Painter(tmp_path) as one:
+        one.rehearse(said, tmp_path)
+        missing()
+        until(one, lambda: one._rehearsal is None)
+        assert (tmp_path / "said").exists()
+        finished(one)
 
-    with Painter(two) as one:
-        one.rehearse(rehearsed, two, "ahead")
-        run(np.zeros(1))
+
+@compiled
+def test_kernels_that_are_kept_start_nothing(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(_cache, "cache_folder", lambda: tmp_path)
+
+    def run(cached):
+        @kernel("a kernel", tasks=lambda x: 1, cached=cached)
+        def add(start, stop, x):
+            x[0] += 1
+
+        add(np.zeros(1))
+
+    with Painter(tmp_path) as one:
+        one.rehearse(said, tmp_path / "none")
+        run(cached=False)
+        assert not one._missed, "one that is never kept"
+        run(cached=True)
+        assert one._missed
+    with Painter(tmp_path) as one:
+        one.rehearse(said, tmp_path)
+        run(cached=True)
+        assert not one._missed, "one that was found"
+    assert not (tmp_path / "said").exists()
+
+
+def test_only_kernels_of_the_cache_count_and_only_in_time(two, tmp_path):
+    with Painter(tmp_path) as one:
+        missing()
+        one.rehearse(said, tmp_path)
+        assert not one._missed, "missed before there was anything to rehearse"
+        compiling(NullCache())
         assert not one._missed
+    missing()
+    assert not one._missed and not (tmp_path / "said").exists()
 
 
-def test_a_rehearsal_that_fails_is_told_and_fails_nothing(two, caplog):
-    with caplog.at_level(logging.WARNING), Painter(two) as one:
+def test_a_rehearsal_that_fails_is_told_and_fails_nothing(two, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING), Painter(tmp_path) as one:
         one.rehearse(broken)
-        counted("missing")(np.zeros(3))
-        over(one)
-        assert one.finish(lambda share: None) == []
+        missing()
+        until(one, lambda: one._rehearsal is None)
+        finished(one)
     (record,) = caplog.records
     assert "could not be compiled ahead (ArithmeticError: out of luck)" in record.getMessage()
 
 
-def test_a_process_that_ends_while_it_rehearses_is_told(two, caplog):
-    with caplog.at_level(logging.WARNING), Painter(two) as one:
-        one.rehearse(forever, two)
-        counted("missing")(np.zeros(3))
-        wait_for(two / "began")
+def test_a_process_that_ends_while_it_rehearses_is_told(two, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING), Painter(tmp_path) as one:
+        one.rehearse(forever, tmp_path)
+        missing()
+        until_said(tmp_path)
         one._second.kill()
         one._feeder.join(timeout=60)
-        assert one.finish(lambda share: None) == []
+        finished(one)
     (record,) = caplog.records
     assert "the second process ended" in record.getMessage()
 
 
-def test_the_end_of_a_job_does_not_wait_for_a_rehearsal(two, caplog):
-    with caplog.at_level(logging.WARNING), Painter(two) as one:
-        one.rehearse(forever, two)
-        counted("missing")(np.zeros(3))
-        wait_for(two / "began")
-        assert one.finish(lambda share: None) == []
+def test_the_end_of_a_job_does_not_wait_for_a_rehearsal(two, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING), Painter(tmp_path) as one:
+        one.rehearse(forever, tmp_path)
+        missing()
+        until_said(tmp_path)
+        finished(one)
     assert not caplog.records and one._second.process.poll() is not None
 
 
-def forever(folder):
-    (folder / "began").touch()
-    threading.Event().wait()
-
-
-def wait_for(path):
-    while not path.exists():
-        time.sleep(0.01)
-
-
+@compiled
 @pytest.mark.slow
 def test_a_first_report_is_the_same_by_two_processes(tmp_path):
     """Each from an empty cache; there both processes compile the same kernels at the same time now and then."""
