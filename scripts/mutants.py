@@ -73,6 +73,7 @@ TESTS = [  # the quick ones first: most mutants die there
     "tests/test_settling.py",
     "tests/test_report_fixed_points.py",
     "tests/test_report_painter.py",
+    "tests/test_report_rehearsal.py",
 ]
 
 #: (name, file in rnngrad/, text, replacement); the text must occur in the file, and its first occurrence is replaced.
@@ -587,9 +588,23 @@ MUTANTS = [
     ("cuda_device_fixed_point: gradients are not said to lie on the GPU", "fixedpoint/adjoint.py", "kind = DeviceImplicitGradients", "pass"),
     ("fixed_point_adjoint: the power of two is lost", "fixedpoint/adjoint.py", "z = unscaled(z, exponent)", "pass"),
     # the second process of a report
-    ("report_painter: settings of Matplotlib stay here", "report/painter.py", "mpl.rcParams.update(pickle.loads(pickle.load(source)))", "pickle.load(source)"),
+    ("report_painter: settings of Matplotlib stay here", "report/painter.py", "    mpl.rcParams.update(changed)", "    pass"),
     ("report_painter: what was refused is forgotten", "report/painter.py", "for picture in self._refused:", "for picture in []:"),
     ("report_painter: in the order they were drawn", "report/painter.py", "[self._drawn[name] for name in self._names]", "list(self._drawn.values())"),
+    ("report_painter: a picture on its way is lost with the process", "report/painter.py", "self._refused.append(picture)", "self._refused"),
+    ("report_painter: a process is left behind", "report/painter.py", "            self._second.kill()\n            self._feeder.join()\n            self._second.close()", "            pass"),
+    ("report_painter: what is printed gets between the answers", "report/second.py", "    os.dup2(2, 1)", "    pass"),
+    ("report_painter: an interrupt ends both processes", "report/second.py", "    signal.signal(signal.SIGINT, signal.SIG_IGN)", "    pass"),
+    ("report_rehearsal: what is never kept is missed", "report/rehearsal.py", "if isinstance(event.data[\"dispatcher\"]._cache, KernelCache):", "if True:"),
+    ("report_rehearsal: listens after its end", "report/rehearsal.py", "event.unregister(_COMPILING, self)", "pass"),
+    ("report_rehearsal: a failure is swallowed", "report/painter.py", "        if failed is not None:\n            _log.warning(_UNREHEARSED, failed)", "        pass"),
+    ("report_rehearsal: the end of the process is swallowed", "report/painter.py", "if not self._closing:", "if False:"),
+    ("report_rehearsal: the end of the job is a failure", "report/painter.py", "if not self._closing:", "if True:"),
+    ("report_rehearsal: the job waits for the rehearsal", "report/painter.py", "if self._rehearsing:  # for", "if False:  # for"),
+    ("report_rehearsal: misses before it count", "report/painter.py", "self._missed = False\n", "pass\n"),
+    ("report_rehearsal: in the order of the job", "report/measure.py", "in reversed(_ANALYSES.items())", "in _ANALYSES.items()"),
+    ("report_rehearsal: readout forgotten", "report/rehearsal.py", "p = UNITS if readout else 0", "p = 0"),
+    ("report_rehearsal: the usual activation", "report/rehearsal.py", "UNITS, p, activation=activation,", "UNITS, p,"),
 ]  # fmt: skip
 
 

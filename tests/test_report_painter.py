@@ -1,6 +1,8 @@
 """Figures drawn by a second process are those drawn by one, and what it cannot draw is drawn all the same."""
 
 import functools
+import os
+import signal
 
 import matplotlib as mpl
 import numpy as np
@@ -76,8 +78,8 @@ def test_a_process_that_ends_is_no_loss(listed, tmp_path, two, after):
         painter.add(listed[:after])
         with painter._news:
             assert painter._news.wait_for(lambda: len(painter._drawn) == after, timeout=120)
-        painter._process.kill()
-        painter._process.wait()
+        painter._second.kill()
+        painter._second.process.wait()
         painter.add(listed[after:])
         done = painter.finish(lambda share: None)
     assert [one["name"] for one in done] == [picture.name for picture in listed]
@@ -94,7 +96,7 @@ def test_no_process_is_left_behind(listed, tmp_path, two):
     with pytest.raises(KeyboardInterrupt), Painter(tmp_path) as painter:
         painter.add(listed)
         raise KeyboardInterrupt
-    assert painter._process.poll() is not None and not painter._feeder.is_alive()
+    assert painter._second.process.poll() is not None and not painter._feeder.is_alive()
 
 
 def test_a_report_is_the_same_by_two_processes(tmp_path, monkeypatch):
@@ -107,6 +109,30 @@ def test_a_report_is_the_same_by_two_processes(tmp_path, monkeypatch):
     assert {name: len(text) for name, text in made[1].items()} == {name: len(text) for name, text in made[2].items()}
 
 
+class Noisy(drawing.Picture):
+    """A picture that says something while it is drawn."""
+
+    def write(self, folder):
+        print("drawing", self.name, flush=True)
+        return super().write(folder)
+
+
 def test_the_console_is_left_alone(listed, tmp_path, two, capfd):
-    drawn(listed[:2], tmp_path / "out", by_other=2)
+    """Nothing is written to it but what the pictures themselves print, and that not between the answers."""
+    drawn(listed[:2], tmp_path / "quiet", by_other=2)
+    assert capfd.readouterr() == ("", "")
+    noisy = Noisy(**vars(listed[0]))
+    (done,) = drawn([noisy], tmp_path / "noisy", by_other=1)
+    assert done["name"] == noisy.name and capfd.readouterr() == ("", f"drawing {noisy.name}\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals to another process")
+def test_an_interrupt_is_the_callers_matter(listed, tmp_path, two, capfd):
+    """A terminal sends it to both processes; the other one goes on until it is stopped, without a word."""
+    with Painter(tmp_path) as painter:
+        for count in (1, 2):
+            painter.add(listed[count - 1 : count])
+            with painter._news:
+                assert painter._news.wait_for(lambda: len(painter._drawn) == len(painter._names), timeout=30)
+            painter._second.process.send_signal(signal.SIGINT)
     assert capfd.readouterr() == ("", "")

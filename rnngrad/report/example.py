@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import losses
 from ..analysis.comparison import Comparison
 from ..analysis.words import factor, short
 from ..dynamics.rollout import Trajectory, rollout
 from ..losses import Loss
-from ..training.sunspots import CYCLE, TrainedSunspots, train
-from . import drawing, page, summary
-from .measure import Measured, choose, measure
+from ..network import Network
+from ..training.sunspots import CYCLE, HORIZON, LENGTH, TrainedSunspots, train
+from . import drawing, measure, page, rehearsal, summary
+from .measure import Measured, Settings, choose
 from .painter import Painter
 from .progress import Plan, Progress
 from .results import Forecast, TrainingCurves, running_mean
@@ -45,13 +47,16 @@ def write(work: Path, backend: str, progress: Progress | None) -> None:
     results: dict[str, tuple[Measured, Trajectory, Loss]] = {}
     groups: list[str] = []
     with Painter(work) as painter:
+        if rehearsal.pays(backend):
+            painter.rehearse(rehearse)
         for name, cell in NETWORKS.items():
             stage = f"training the {name}"
             plan(stage)
-            trained[name] = train(cell, progress=_training(plan, stage))
+            trained[name] = one = train(cell, progress=_training(plan, stage))
             stage = f"analysing the {name}"
             plan(stage)
-            results[name] = _analysed(trained[name], backend, partial(plan, stage))
+            traj, loss, settings = _to_analyse(one.net, one.x, one.target, backend)
+            results[name] = measure.measure(traj, loss, settings, partial(plan, stage)), traj, loss
             groups += [name] * painter.add(drawing.pictures(results[name][0], name, f"_{cell}"))
         comparison = _comparison({name: result[0] for name, result in results.items()})
         forecast = _forecast(trained)
@@ -84,12 +89,22 @@ def write(work: Path, backend: str, progress: Progress | None) -> None:
     plan.done()
 
 
-def _analysed(
-    example: TrainedSunspots, backend: str, tick: Callable[[float], Any]
-) -> tuple[Measured, Trajectory, Loss]:
-    traj = rollout(example.net, example.x, backend=backend)
-    loss = losses.squared_error(example.target)
-    return measure(traj, loss, choose(traj, loss, wanted=CYCLE), tick), traj, loss
+def rehearse() -> None:
+    """What takes kernels to do, with few units and one minibatch: what comes late in the job, first.
+
+    The job begins with a training at the same time, and the two should not compile the same kernels.
+    """
+    rng = np.random.default_rng(0)
+    x, target = (rng.standard_normal((LENGTH, 2, size)) for size in (1, HORIZON))
+    for cell in reversed(NETWORKS.values()):
+        net = Network.init(cell, 1, rehearsal.UNITS, HORIZON, seed=0)
+        measure.rehearse(*_to_analyse(net, x, target, "cpu"))
+        train(cell, n_hidden=rehearsal.UNITS, steps=1)
+
+
+def _to_analyse(net: Network, x: NDArray, target: NDArray, backend: str) -> tuple[Trajectory, Loss, Settings]:
+    traj, loss = rollout(net, x, backend=backend), losses.squared_error(target)
+    return traj, loss, choose(traj, loss, wanted=CYCLE)
 
 
 def _training(plan: Plan, stage: str) -> Callable[[int, int, float], None]:

@@ -13,8 +13,9 @@ from ..dynamics.rollout import rollout
 from ..dynamics.stack import StackTrajectory
 from ..kernels import backend as find_backend
 from ..losses import Loss
-from . import drawing, folder, inputs, page, summary
+from . import drawing, folder, inputs, page, rehearsal, summary
 from .measure import Measured, choose, measure
+from .measure import rehearse as rehearse_analyses
 from .painter import Painter
 from .progress import Plan, Progress
 
@@ -93,8 +94,8 @@ def report(
 
     Notes
     -----
-    A second process draws figures while the analysis goes on, unless kernels are held to one thread
-    (``RNNGRAD_NUM_THREADS=1``).
+    A second process draws figures while the analysis goes on, and before that compiles kernels that are not in the
+    cache, unless kernels are held to one thread (``RNNGRAD_NUM_THREADS=1``).
     """
     if (net_or_path is None) != (x is None):
         raise ValueError(
@@ -131,12 +132,15 @@ def _write(
     if loss is None:
         x = inputs.affordable(net, x)
     plan("forward pass")
-    traj = rollout(net, x, backend=backend)
-    traj.require_finite()
-    parts = sections(traj, loss)
     measured: dict[str, Measured] = {}
     groups: list[str] = []
     with Painter(work) as painter:
+        traj = rollout(net, x, backend=backend)
+        traj.require_finite()
+        parts = sections(traj, loss)
+        small = rehearsal.in_small(net)
+        if small is not None and rehearsal.pays(backend):
+            painter.rehearse(rehearse, small, x.shape[:2], held)
         for i, (name, (part, part_loss)) in enumerate(parts.items()):
             tick = _share(plan, "analysing", i, len(parts))
             measured[name] = measure(part, part_loss, choose(part, part_loss, wanted=wanted), tick, held=held)
@@ -165,6 +169,16 @@ def _write(
         [{**figure, "group": group} for figure, group in zip(figures, groups, strict=True)],
     )
     plan.done()
+
+
+def rehearse(small: tuple[Any, ...], record: tuple[int, int], held: bool) -> None:
+    """What takes kernels to do with a small network (see ``rehearsal.in_small``): what comes last in the job, first."""
+    net = rehearsal.build(*small)
+    T, B = min(record[0], rehearsal.STEPS), min(record[1], rehearsal.SAMPLES)
+    x = np.random.default_rng(0).standard_normal((1 if held else T, B, net.m))
+    traj = rollout(net, np.broadcast_to(x, (T, B, net.m)).astype(net.dtype), backend="cpu")
+    for part, loss in reversed(sections(traj, None).values()):
+        rehearse_analyses(part, loss, choose(part, loss), held=held)
 
 
 def _share(plan: Plan, stage: str, i: int, count: int) -> Callable[[float], None]:

@@ -193,46 +193,85 @@ def _settled(traj: Trajectory) -> tuple[tuple[int, ...], tuple[Settling, ...]]:
     )
 
 
+def _weights(traj: Any) -> spectra.Spectrum | None:
+    small = isinstance(traj.net, Network) and _EIGEN * traj.net.n * _multiplications(traj.net) <= _SPECTRA_COST
+    return spectra.weight_spectrum(traj.net) if small else None
+
+
+def _norms(traj: Any) -> NDArray[np.float64] | None:
+    """The largest singular value of every step's Jacobian."""
+    small = _SVD * traj.T * traj.B * traj.net.N**3 <= _NORMS_COST
+    return step_bounds.step_norms(traj)[0] if small else None
+
+
+#: What takes time, in the order of a report, with the share of the whole that is done then; none needs another.
+_ANALYSES: dict[str, tuple[float, Callable[[Any, Loss, Settings, bool], Any]]] = {
+    "limits": (0.1, lambda traj, loss, s, held: step_bounds.step_bounds(traj)),
+    "gradient": (0.25, lambda traj, loss, s, held: reach.gradient_reach(traj, loss, times=s.times, max_lag=s.max_lag)),
+    "chain": (0.6, lambda traj, loss, s, held: products.singular_values(traj, times=s.chain_times, lags=s.chain_lags)),
+    "map": (0.8, lambda traj, loss, s, held: reach.gradient_map(traj, loss, first=s.map_first, last=s.map_last)),
+    "weights": (0.8, lambda traj, loss, s, held: _weights(traj)),
+    "jacobians": (
+        0.9,
+        lambda traj, loss, s, held: (
+            spectra.jacobian_spectrum(traj, times=s.jacobian_times) if s.jacobian_times.size else None
+        ),
+    ),
+    "saturation": (
+        0.9,
+        lambda traj, loss, s, held: saturation.saturation(traj) if isinstance(traj.net, Network) else None,
+    ),
+    "norms": (0.9, lambda traj, loss, s, held: _norms(traj)),
+    "layers": (
+        0.9,
+        lambda traj, loss, s, held: (
+            reach.layer_reach(traj, loss, times=s.times, max_lag=s.max_lag)
+            if isinstance(traj.net, Stack) and len(traj.net.layers) > 1
+            else None
+        ),
+    ),
+    "truncation": (0.95, lambda traj, loss, s, held: verdict.affordable_truncation(traj, loss)),
+    "settled": (0.95, lambda traj, loss, s, held: _settled(traj) if held else ((), ())),
+    "lyapunov": (1.0, lambda traj, loss, s, held: _exponents(traj)),
+}
+
+
+def rehearse(traj: Trajectory, loss: Loss, settings: Settings, *, held: bool = False) -> None:
+    """Run the analyses from the last to the first, for the kernels that they compile."""
+    with one_blas_thread():
+        found = {name: analysis(traj, loss, settings, held) for name, (_, analysis) in reversed(_ANALYSES.items())}
+        _together(traj, loss, settings, found)
+
+
 def _measure(traj: Trajectory, loss: Loss, settings: Settings, tick: Callable[[float], Any], held: bool) -> Measured:
-    net = traj.net
-    limits = step_bounds.step_bounds(traj)
-    tick(0.1)
-    gradient = reach.gradient_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
-    tick(0.25)
-    chain = products.singular_values(traj, times=settings.chain_times, lags=settings.chain_lags)
-    tick(0.6)
-    heat = reach.gradient_map(traj, loss, first=settings.map_first, last=settings.map_last)
-    tick(0.8)
-    small = isinstance(net, Network) and _EIGEN * net.n * _multiplications(net) <= _SPECTRA_COST
-    weights = spectra.weight_spectrum(net) if small else None
-    local = spectra.jacobian_spectrum(traj, times=settings.jacobian_times) if settings.jacobian_times.size else None
-    tick(0.9)
-    flat = saturation.saturation(traj) if isinstance(net, Network) else None
-    norms = step_bounds.step_norms(traj)[0] if _SVD * traj.T * traj.B * net.N**3 <= _NORMS_COST else None
-    layers = None
-    if isinstance(net, Stack) and len(net.layers) > 1:
-        layers = reach.layer_reach(traj, loss, times=settings.times, max_lag=settings.max_lag)
-    horizon = memory.horizon(gradient, verdict.LOST)
+    found = {}
+    for name, (share, analysis) in _ANALYSES.items():
+        found[name] = analysis(traj, loss, settings, held)
+        tick(share)
+    return _together(traj, loss, settings, found)
+
+
+def _together(traj: Trajectory, loss: Loss, settings: Settings, found: dict[str, Any]) -> Measured:
+    """What follows from the analyses, by name, and they themselves."""
+    limits, gradient, chain, norms = (found.pop(name) for name in ("limits", "gradient", "chain", "norms"))
+    inputs, settled = found.pop("settled")
     constants = time_constants.time_constants(traj, reach=gradient, chain=chain)
-    cut = verdict.affordable_truncation(traj, loss)
-    inputs, settled = _settled(traj) if held else ((), ())
     judged = verdict.verdict(
-        traj, loss, wanted=settings.wanted, reach=gradient, bounds=limits, saturated=flat, truncation=cut
+        traj,
+        loss,
+        wanted=settings.wanted,
+        reach=gradient,
+        bounds=limits,
+        saturated=found["saturation"],
+        truncation=found["truncation"],
     )
-    tick(1.0)
     return Measured(
+        **found,
         settings=settings,
         growth=growth.growth_by_lag(gradient, chain, limits, constants, verdict.LOST, norms),
-        map=heat,
-        weights=weights,
-        jacobians=local,
         singular_values=chain,
-        saturation=flat,
-        layers=layers,
-        memory=horizon,
+        memory=memory.horizon(gradient, verdict.LOST),
         constants=constants,
-        lyapunov=_exponents(traj),
-        truncation=cut,
         verdict=judged,
         held=inputs,
         settled=settled,

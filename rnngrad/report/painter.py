@@ -1,18 +1,13 @@
 """Figures drawn while the analysis goes on: by a second process, for Matplotlib holds Python's lock throughout.
 
 Half of the time of a report is spent on its figures. What the other process cannot draw, for whatever reason, is drawn
-here, by the same code, and its errors are raised here.
+here, by the same code, and its errors are raised here. Before the first figure is there, the other process has nothing
+to draw: where kernels are missing, it rehearses (see ``rehearsal``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,8 +18,11 @@ import matplotlib as mpl
 
 from .._jit import num_threads
 from .drawing import Picture
+from .rehearsal import Missed, rehearse
+from .second import GONE, Second, pack
 
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from rnngrad.report.painter import serve; serve()"
+_log = logging.getLogger(__name__)
+_UNREHEARSED = "rnngrad: kernels could not be compiled ahead (%s); they are compiled when they are needed"
 
 
 class Painter:
@@ -38,27 +36,34 @@ class Painter:
         self._drawn: dict[str, dict[str, Any]] = {}
         self._news = threading.Condition()
         self._closing = False
-        self._process = _start() if num_threads() > 1 else None
+        self._rehearsal: bytes | None = None
+        self._missed = self._rehearsing = False
+        self._misses = Missed(self._miss)
+        self._second = _start() if num_threads() > 1 else None
         self._feeder = threading.Thread(target=self._feed, name="rnngrad-painter", daemon=True)
-        if self._process is not None:
+        if self._second is not None:
             self._feeder.start()
 
     def __enter__(self) -> Painter:
+        self._misses.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._misses.__exit__()
         with self._news:
             self._closing = True
             self._waiting.clear()
             self._news.notify_all()
-        if self._process is not None:
-            self._process.kill()
+        if self._second is not None:
+            self._second.kill()
             self._feeder.join()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                assert stream is not None
-                with contextlib.suppress(OSError):  # for what was not sent to a process that is gone
-                    stream.close()
+            self._second.close()
+
+    def rehearse(self, job: Callable[..., Any], *arguments: Any) -> None:
+        """From now on, if a kernel is compiled here, let the other process call what goes through the job in small."""
+        with self._news:
+            self._rehearsal = pack(rehearse, job, *arguments)
+            self._missed = False
 
     def add(self, listed: list[Picture]) -> int:
         """Pictures to be drawn, from now on; returns how many."""
@@ -76,7 +81,9 @@ class Painter:
         while (picture := self._next(last=True)) is not None:
             self._keep(picture, picture.write(self._folder))
             tick(len(self._drawn) / len(self._names))
-        if self._process is not None:
+        if self._second is not None:
+            if self._rehearsing:  # for what is over
+                self._second.kill()
             self._feeder.join()
         for picture in self._refused:
             self._keep(picture, picture.write(self._folder))
@@ -94,71 +101,68 @@ class Painter:
             self._drawn[picture.name] = written
             self._news.notify_all()
 
+    def _miss(self) -> None:
+        with self._news:
+            self._missed = True
+            self._news.notify_all()
+
+    def _due(self) -> bool:
+        """Whether the other process should rehearse now."""
+        return self._missed and self._rehearsal is not None and not self._closing
+
     def _feed(self) -> None:
-        """Give the other process one picture after the other."""
+        """Give the other process one thing to do after the other."""
+        assert self._second is not None
         try:
-            self._send(_settings())
+            self._second.call(pack(_settle, _settings()))
             while True:
                 with self._news:
-                    self._news.wait_for(lambda: self._waiting or self._closing)
+                    self._news.wait_for(lambda: self._waiting or self._closing or self._due())
+                    self._rehearsing = self._due()
+                if self._rehearsing:
+                    self._rehearse()
+                    continue
                 if (picture := self._next(last=False)) is None:
                     return
                 self._refused.append(picture)  # until it is drawn
                 try:
-                    task = pickle.dumps((self._folder, picture))
-                except (pickle.PicklingError, AttributeError, TypeError):
-                    continue  # it holds what cannot be sent, such as a user's local function
-                self._send(task)
-                written = self._receive()
-                if written is not None:
+                    task = pack(picture.write, self._folder)
+                except ValueError:
+                    continue
+                written, failed = self._second.call(task)
+                if failed is None:  # else it fails again, and raises, here
                     self._refused.pop()
                     self._keep(picture, written)
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except GONE:
             return  # the process is gone: the rest is drawn here
 
-    def _send(self, task: bytes) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        pickle.dump(task, self._process.stdin)
-        self._process.stdin.flush()
+    def _rehearse(self) -> None:
+        assert self._second is not None and self._rehearsal is not None
+        try:
+            _, failed = self._second.call(self._rehearsal)
+        except GONE as error:
+            if not self._closing:
+                _log.warning(_UNREHEARSED, f"the second process ended: {type(error).__name__}")
+            raise
+        if failed is not None:
+            _log.warning(_UNREHEARSED, failed)
+        with self._news:
+            self._rehearsal, self._rehearsing = None, False
+            self._news.notify_all()
 
-    def _receive(self) -> dict[str, Any] | None:
-        assert self._process is not None and self._process.stdout is not None
-        written: dict[str, Any] | None = pickle.load(self._process.stdout)
-        return written
 
-
-def _start() -> subprocess.Popen[bytes] | None:
-    if not sys.executable:  # Python inside another program
-        return None
-    command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path)]
+def _start() -> Second | None:
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return Second()
     except OSError:
-        return None
+        return None  # everything is drawn here
 
 
-def _settings() -> bytes:
+def _settle(changed: Any) -> None:
+    mpl.rcParams.update(changed)
+
+
+def _settings() -> dict[str, Any]:
     """Matplotlib's settings where they are not the usual ones."""
     usual = mpl.rcParamsDefault
-    changed = {name: value for name, value in mpl.rcParams.items() if name != "backend" and value != usual[name]}
-    return pickle.dumps(changed)
-
-
-def serve() -> None:
-    """The other process: draw what comes in, until nothing more can come."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its end is the caller's matter
-    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anything prints must not get between the answers
-    mpl.rcParams.update(pickle.loads(pickle.load(source)))
-    while True:
-        try:
-            task = pickle.load(source)
-        except EOFError:
-            return
-        try:
-            folder, picture = pickle.loads(task)
-            written = picture.write(folder)
-        except Exception:  # is met again, and raised, where the picture came from
-            written = None
-        pickle.dump(written, sink)
-        sink.flush()
+    return {name: value for name, value in mpl.rcParams.items() if name != "backend" and value != usual[name]}
