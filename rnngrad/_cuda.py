@@ -83,12 +83,12 @@ class _Simulator:
     """
 
     def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def __getattr__(self, name: str) -> Any:
         from numba.cuda.simulator.kernel import _get_kernel_context
 
-        return getattr(_get_kernel_context() or self._module, name)
+        self._module, self._running = module, _get_kernel_context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._running() or self._module, name)
 
 
 def _installed(module: str) -> bool:

@@ -281,7 +281,10 @@ def test_sums_over_steps_in_pieces_and_by_any_threads(monkeypatch):
 @pytest.mark.usefixtures("copied")
 def test_what_is_computed_from_arrays_on_the_host_names_them():
     case = make_case("vanilla", n=2, T=6, B=2)
-    x = to_device(case.x[0])
-    for ask in (lambda: rg.solve_fixed_point(case.net, x), lambda: rg.find_fixed_points(case.net, x, case.x[0, 0])):
+    x, s = to_device(case.x[0, 0]), np.zeros(2)
+    for ask in (
+        lambda: rg.continue_fixed_point(lambda p: case.net, s, 0.0, 1.0, x=x),
+        lambda: rg.continue_fixed_point(lambda p: case.net, to_device(s), 0.0, 1.0),
+    ):
         with pytest.raises(ValueError, match="lives on a GPU, and this is computed from arrays on the host"):
             ask()

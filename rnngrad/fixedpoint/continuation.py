@@ -132,7 +132,7 @@ def continue_fixed_point(
         raise ValueError(f"stop is {stop}, as start is; a curve takes an interval")
     if not callable(net_of):
         raise ValueError(f"net_of is {type(net_of).__name__}; it must be a function p -> Network or System")
-    curve = Curve(net_of, x, tol, backend)
+    curve = Curve(net_of, None if x is None else _checks.numbers("x", x), tol, backend)
     first = curve.at(start)
     if first.net.dtype != np.float64:
         raise ValueError(f"net_of({start}) is a network in {first.net.dtype}; it must be in float64")
