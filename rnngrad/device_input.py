@@ -14,19 +14,15 @@ from .kernels import backend as find_backend
 def device_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any, *, finite: bool = True) -> Any:
     """A C-contiguous device array of numbers, finite ones if it is not said otherwise, with the shape asked for.
 
-    One of three axes that is not contiguous is copied on the device.
+    One that is not contiguous is copied on the device.
     """
-    out = taken(name, value)
+    out = packed(name, value)
     if out.dtype != dtype:
         raise ValueError(
             f"{name} has dtype {out.dtype}; it must be {np.dtype(dtype).name} as net is (precisions are never mixed)"
         )
     _fits(name, out, shape)
     kernels = find_backend("cuda")
-    if not out.is_c_contiguous():
-        if out.ndim != 3:
-            raise ValueError(f"{name} is not C-contiguous; on the GPU it must be")
-        out = kernels.contiguous(out)
     if not finite:
         return out
     bad = kernels.first_not_finite(out if out.ndim == 3 else out.reshape(out.size, 1, 1))
@@ -43,7 +39,7 @@ def device_target(value: Any, y: Any, weights: Any, labels: bool, within: tuple[
     ``labels``: integers (T, B) are taken too, as the numbers of components.
     """
     T, B, p = y.shape
-    out, kernels = taken("target", value), find_backend("cuda")
+    out, kernels = packed("target", value), find_backend("cuda")
     labels = labels and np.dtype(out.dtype).kind in "iu"
     wanted = (T, B) if labels else (T, B, p)
     if B == 1 and out.ndim == len(wanted) - 1:
@@ -59,14 +55,22 @@ def device_target(value: Any, y: Any, weights: Any, labels: bool, within: tuple[
                 f"(p = {p} outputs)"
             )
         return hot
-    if not out.is_c_contiguous():
-        out = kernels.contiguous(out)
     bad = kernels.first_outside(out, weights, *within)
     if bad >= 0:
         low, high = within
         allowed = "finite" if high == np.inf else f"in [{low:g}, {high:g}]"
         raise ValueError(f"target is not {allowed} at index ({bad // B}, {bad % B}, …); all of it must be")
     return out
+
+
+def packed(name: str, value: Any) -> Any:
+    """The same memory as Numba's array, or a C-contiguous copy of it on the device."""
+    out = taken(name, value)
+    if out.is_c_contiguous():
+        return out
+    if out.ndim > 3:
+        raise ValueError(f"{name} has {out.ndim} axes and is not C-contiguous; on the GPU it must be")
+    return find_backend("cuda").contiguous(out)
 
 
 def taken(name: str, value: Any) -> Any:

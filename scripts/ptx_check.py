@@ -118,6 +118,8 @@ ARGUMENTS = {
     "product": "f1 f1 f1 f1 i i i i i i i i i i i i i b b",
     "sum": "f1 f1 i",
     "copy": "f3 a3 i1",
+    "packed 1": "f1 a1",
+    "packed 2": "f2 a2",
     "in float64": "f1 r1",
     "in float32": "r1 f1",
     "fill": "f1 f",
@@ -279,6 +281,8 @@ def kernels(dtype: np.dtype) -> Iterator[tuple[str, str, Any]]:
     yield "product", "product", products.make(dtype, 16).body
     yield "sum", "sum", products.make_sum().body
     yield "copy", "copy", resident.make_copy(dtype).body
+    for axes in (1, 2):
+        yield f"packed {axes}", f"copy of {axes} ax{'i' if axes == 1 else 'e'}s", resident.make_packed(axes).body
     yield "first not finite", "first not finite", resident.make_first().body
     for last in (True, False):
         yield "swapped", f"swapped {'last' if last else 'first'} axes", resident.make_permuted(last).body

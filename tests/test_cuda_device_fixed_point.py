@@ -148,6 +148,11 @@ def test_starts_and_inputs_on_either_side(copied):
         (to_device(case.x), to_device(case.s0)),  # one step of a sequence
     ):
         assert_points(rg.solve_fixed_point(case.net, x, s0=s0), expected, "float64")
+    x, s0 = np.asfortranarray(case.x[0]), np.asfortranarray(case.s0)  # copied where they lie
+    assert_points(rg.solve_fixed_point(case.net, to_device(x.T).T, s0=to_device(s0.T).T), expected, "float64")
+    steps = to_device(np.repeat(case.x[0, 1], 2))[::2]
+    one = rg.solve_fixed_point(case.net, case.x[0, 1], backend="cuda")
+    assert_points(rg.solve_fixed_point(case.net, steps), one, "float64")
     row = case.x[0, 1]
     alike = rg.solve_fixed_point(case.net, row, s0=case.s0, backend="cuda")
     assert_points(rg.solve_fixed_point(case.net, to_device(row), s0=to_device(case.s0)), alike, "float64")

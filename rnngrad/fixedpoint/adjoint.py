@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _checks, _cuda
-from .._arrays import contiguous, on_host
+from .._arrays import on_host
 from ..dynamics.device import is_on_device
 from ..dynamics.placed import all_finite, in_dtype
 from ..dynamics.scaled import scaled, unscaled
@@ -188,7 +188,7 @@ def of_one_step(loss: Any, y: Any) -> Any:
     target = numbers("target", loss.target)
     labels = loss.kind == "cross_entropy" and target.dtype.kind in "iu"
     if target.ndim == (1 if labels else 2) and y.shape[1] == target.shape[0]:
-        loss = dataclasses.replace(loss, target=contiguous(target).reshape(1, *target.shape))
+        loss = dataclasses.replace(loss, target=target.reshape(1, *target.shape))
     if loss.weights is not None and not isinstance(loss.weights, str) and np.shape(loss.weights) == y.shape[1:2]:
         loss = dataclasses.replace(loss, weights=np.asarray(loss.weights)[None])
     return loss

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import _checks, _cuda
 from .._arrays import copied, placed_beside
-from ..device_input import device_array, taken
+from ..device_input import device_array, packed
 from ..dynamics.device import require_device_network
 from ..dynamics.placed import filled, first_not_finite, put_rows, take_rows
 from ..dynamics.rollout import initial_state
@@ -20,7 +20,7 @@ from .maps import Clamped
 
 def numbers(name: str, value: Any) -> Any:
     """The array itself, on a GPU or on the host, where it is made one of numbers."""
-    return taken(name, value) if _cuda.is_device_array(value) else _checks.numbers(name, value)
+    return packed(name, value) if _cuda.is_device_array(value) else _checks.numbers(name, value)
 
 
 def clamped(net: Any, x: Any, B: int | None, period: int, backend: str, beside: Any = None) -> Clamped:

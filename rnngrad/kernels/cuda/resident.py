@@ -26,9 +26,34 @@ def make_copy(dtype):
     return run
 
 
+@functools.cache
+def make_packed(ndim):
+    """Kernel ``run(out, x)``: out[...] = x[...] of one or two axes, whatever the steps of x."""
+
+    @_cuda.Kernel
+    def of_one(out, x):
+        for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+            out[i] = x[i]
+
+    @_cuda.Kernel
+    def of_two(out, x):
+        J = out.shape[1]
+        for item in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+            out[item // J, item % J] = x[item // J, item % J]
+
+    return of_one if ndim == 1 else of_two
+
+
 def contiguous(x, lengths=None):
-    """A C-contiguous copy of a device array (I, J, K), made on the device; 0 where i >= lengths[j]."""
+    """A C-contiguous copy of a device array of one to three axes, made on the device.
+
+    With lengths, of (I, J, K): 0 where i >= lengths[j].
+    """
     out = _cuda.empty(x.shape, x.dtype)
+    if x.ndim < 3:
+        threads = _cuda.threads(x.size)
+        make_packed(x.ndim)(-(-x.size // threads), threads, 0, out, x)
+        return out
     lengths = np.full(x.shape[1], x.shape[0]) if lengths is None else lengths
     threads = _cuda.threads(x.size)
     make_copy(np.dtype(x.dtype))(-(-x.size // threads), threads, 0, out, x, _cuda.upload(lengths))
