@@ -308,8 +308,12 @@ def synchronize() -> None:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """An uninitialised device array; of one element where there would be none, since kernels take pointers."""
-    if 0 in shape:  # never read; the simulator alone checks indices on the way to a view
-        shape = tuple(max(size, 1) if simulated() else 1 for size in shape)
+    if (
+        0 in shape
+    ):  # never read; the simulator alone checks indices on the way to a view, and warns of what is no number
+        if simulated():
+            return load().to_device(np.zeros(tuple(max(size, 1) for size in shape), dtype))
+        shape = (1,) * len(shape)
     with errors():
         return load().device_array(shape, dtype)
 

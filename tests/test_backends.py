@@ -155,9 +155,15 @@ def test_arrays_on_a_gpu_are_not_copied_without_a_word():
         def __array__(self, dtype=None, copy=None):
             return np.zeros((2, 3))
 
+    for ask in (
+        lambda: rg.rollout(NET, OnGpu()),
+        lambda: rg.solve_fixed_point(NET, OnGpu()),
+        lambda: rg.find_fixed_points(NET, OnGpu(), np.zeros(3)),
+    ):
+        with pytest.raises(rg.BackendError, match="^backend is 'cuda', but"):
+            ask()
     for name, ask in (
-        ("x", lambda: rg.solve_fixed_point(NET, OnGpu())),
-        ("starts", lambda: rg.find_fixed_points(NET, OnGpu(), np.zeros(3))),
+        ("x", lambda: rg.continue_fixed_point(lambda p: NET, np.zeros(3), 0.0, 1.0, x=OnGpu())),
         ("matrices", lambda: rg.lyapunov_of(OnGpu())),
         ("W", lambda: NET.replace(W=OnGpu())),
         ("target", lambda: rg.Curvature(rg.rollout(NET, X), rg.losses.squared_error(OnGpu()))),

@@ -20,7 +20,10 @@ from .maps import Clamped
 
 def numbers(name: str, value: Any) -> Any:
     """The array itself, on a GPU or on the host, where it is made one of numbers."""
-    return packed(name, value) if _cuda.is_device_array(value) else _checks.numbers(name, value)
+    if not _cuda.is_device_array(value):
+        return _checks.numbers(name, value)
+    _cuda.require()
+    return packed(name, value)
 
 
 def clamped(net: Any, x: Any, B: int | None, period: int, backend: str, beside: Any = None) -> Clamped:
