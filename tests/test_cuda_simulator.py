@@ -856,7 +856,7 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
         "results",
         lambda *args, **masks: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args, **masks).items()},
     )
-    monkeypatch.setattr(sys, "argv", [*ask, "--only", "parity"])
+    monkeypatch.setattr(sys, "argv", [*ask, "--only", "parity", "--minutes", "1"])  # the first networks do
     assert gpu_check.main() == 1
     assert "FAIL" in capsys.readouterr().out
 
