@@ -9,6 +9,7 @@ import rnngrad as rg
 from rnngrad.analysis import growth, products, reach
 from rnngrad.analysis.step_bounds import step_bounds, step_norms
 from rnngrad.dynamics.jacobian import local_jacobians
+from rnngrad.dynamics.unit_norms import unit_norms
 from rnngrad.losses import squared_error
 
 
@@ -379,3 +380,11 @@ def test_a_stack_in_both_directions_has_no_bound_of_its_own():
     with pytest.raises(ValueError, match="both directions"):
         rg.growth_bounds(traj)
     rg.growth_bounds(traj.layers[0][1])
+
+
+def test_slopes_of_a_unit_that_vanish_beside_those_of_another():
+    """Their squares are at the end of the numbers, and rows of one length: the larger ones alone make the norm."""
+    A = np.array([[1.0, 0.5], [0.5, 1.0]])
+    for size in (1e-150, 1e-161, 1e-162, 1e-200):
+        partials = np.stack([A, size * A], axis=-1)[None]
+        np.testing.assert_allclose(unit_norms(partials, partials.shape), [1.5], rtol=1e-15)

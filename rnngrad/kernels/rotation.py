@@ -39,6 +39,8 @@ def rounding_exponent(rows):
 def keeps_largest(a, b, g):
     """Whether rows with a = |x|^2, b = |y|^2, g = x.y are as good as orthogonal where the largest length is wanted.
 
-    Rounding leaves so much of a row that a rotation takes to zero: below it there would be no end.
+    Rounding leaves so much of a row that a rotation takes to zero: below it there would be no end. Rows are of numbers
+    divided by the largest of all that are compared: those whose squares come near the end of the numbers, where a
+    rotation by them is none, are not the largest.
     """
-    return not abs(g) > 4.0 * EPS * (a + b)
+    return not abs(g) > 4.0 * EPS * (a + b) or a + b < 1e-200
