@@ -385,6 +385,6 @@ def test_a_stack_in_both_directions_has_no_bound_of_its_own():
 def test_slopes_of_a_unit_that_vanish_beside_those_of_another():
     """Their squares are at the end of the numbers, and rows of one length: the larger ones alone make the norm."""
     A = np.array([[1.0, 0.5], [0.5, 1.0]])
-    for size in (1e-150, 1e-161, 1e-162, 1e-200):
+    for size in (1e-40, 1e-78, 1e-85, 1e-150, 1e-161, 1e-162, 1e-200):
         partials = np.stack([A, size * A], axis=-1)[None]
         np.testing.assert_allclose(unit_norms(partials, partials.shape), [1.5], rtol=1e-15)

@@ -43,4 +43,4 @@ def keeps_largest(a, b, g):
     divided by the largest of all that are compared: those whose squares come near the end of the numbers, where a
     rotation by them is none, are not the largest.
     """
-    return not abs(g) > 4.0 * EPS * (a + b) or a + b < 1e-200
+    return not abs(g) > 4.0 * EPS * (a + b) or a + b < 1e-100
