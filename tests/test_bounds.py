@@ -304,7 +304,7 @@ def violations(traj):
         cases, bad = cases + wrong[:, kept].size, bad + int(wrong[:, kept].sum())
         sharp += int((error < at("product") - np.log(1e6))[:, kept].sum())
     got, expected, error = (values[kept] for values in (result.log_measured[:, T, 0], measured[-1], error[-1]))
-    ended = 1e-9  # Lanczos steps end where the value hardly grows, which is short of it where the two largest are near
+    ended = 1e-12  # Lanczos steps end where the value hardly grows, which is short of it where the two largest are near
     assert (got <= np.logaddexp(expected, error) + ended).all()
     assert (expected <= np.logaddexp(got, error) + ended).all()
     return cases, bad, sharp
