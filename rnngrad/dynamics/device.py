@@ -27,8 +27,9 @@ class DeviceTrajectory(Steps):
     products are made on the GPU. Statistics are NumPy arrays, whose few numbers alone come to the host: Lyapunov
     exponents, :func:`rnngrad.singular_values`, :func:`rnngrad.jacobian_spectrum`, :func:`rnngrad.product_spectrum`,
     :func:`rnngrad.growth_bounds`, :func:`rnngrad.gradient_reach` and the map and the horizon made of it,
-    :func:`rnngrad.truncation_bias`, :func:`rnngrad.saturation` and :func:`rnngrad.time_constants`. To follow where it
-    settles (:func:`rnngrad.analysis.settling.settling`) its starts come to the host. For everything else there is
+    :func:`rnngrad.truncation_bias`, :func:`rnngrad.saturation`, :func:`rnngrad.time_constants` and
+    :func:`rnngrad.verdict`. Its states serve :func:`rnngrad.find_fixed_points` as starts where they lie. To follow
+    where it settles (:func:`rnngrad.analysis.settling.settling`) its starts come to the host. For all else there is
     :meth:`to_host`.
 
     Attributes
