@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,21 @@ if SIMULATED:
     import simulator
 
     simulator.install()
+
+
+def sessions(file: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The tests of a file that run the simulator's: those that are quick, and those at length."""
+
+    @outside
+    def quick() -> None:
+        session(file, "-m", "not slow", seconds=1800)
+
+    @pytest.mark.slow
+    @outside
+    def at_length() -> None:
+        session(file, "-m", "slow", seconds=3600)
+
+    return quick, at_length
 
 
 def session(file: str, *arguments: str, seconds: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import test_cuda_simulator
 from cases import assert_close, make_case
-from simulated import DTYPES, SIMULATED, inside, outside, session
+from simulated import DTYPES, SIMULATED, inside, sessions
 from test_cuda_simulator import host, on, on_device, to_device
 
 import rnngrad as rg
@@ -25,9 +25,7 @@ if SIMULATED:
 copied = test_cuda_simulator.copied  # bytes of each copy to the host, where NumPy makes none by itself
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, seconds=1800)
+test_in_the_simulator, _ = sessions(__file__)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_cuda_simulator
 from cases import CELLS, assert_close, assert_gradients, make_case
-from simulated import DTYPES, inside, outside, session
+from simulated import DTYPES, inside, sessions
 from test_cuda_simulator import host, on_device, to_device
 
 import rnngrad as rg
@@ -25,15 +25,7 @@ CELLS_HERE = [
 ]
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, "-m", "not slow", seconds=1800)
-
-
-@pytest.mark.slow
-@outside
-def test_in_the_simulator_at_length():
-    session(__file__, "-m", "slow", seconds=3600)
+test_in_the_simulator, test_in_the_simulator_at_length = sessions(__file__)
 
 
 def drawn(cell, dtype="float64", **sizes):

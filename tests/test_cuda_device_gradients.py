@@ -8,7 +8,7 @@ In Numba's simulator; every number must be, bit for bit, that of ``backend="cuda
 import numpy as np
 import pytest
 from cases import CELLS, UNEVEN, make_case
-from simulated import DTYPES, inside, outside, session
+from simulated import DTYPES, inside, sessions
 from test_cuda_simulator import Lent, copied, host, loss_of, on, on_device, to_device  # noqa: F401
 
 import rnngrad as rg
@@ -26,15 +26,7 @@ each = pytest.mark.parametrize(
 )
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, "-m", "not slow", seconds=1800)
-
-
-@pytest.mark.slow
-@outside
-def test_in_the_simulator_at_length():
-    session(__file__, "-m", "slow", seconds=3600)
+test_in_the_simulator, test_in_the_simulator_at_length = sessions(__file__)
 
 
 def both(cell, dtype="float64", **options):

@@ -8,7 +8,7 @@ In Numba's simulator; every number must be, bit for bit, that of ``backend="cuda
 import numpy as np
 import pytest
 from cases import UNEVEN, make_case
-from simulated import DTYPES, SIMULATED, inside, outside, session
+from simulated import DTYPES, SIMULATED, inside, sessions
 from test_cuda_simulator import copied, loss_of, on, on_device, to_device  # noqa: F401
 
 import rnngrad as rg
@@ -23,15 +23,7 @@ if SIMULATED:
 NUMBER = 8  # bytes
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, "-m", "not slow", seconds=1800)
-
-
-@pytest.mark.slow
-@outside
-def test_in_the_simulator_at_length():
-    session(__file__, "-m", "slow", seconds=1800)
+test_in_the_simulator, test_in_the_simulator_at_length = sessions(__file__)
 
 
 def assert_same(found, expected):

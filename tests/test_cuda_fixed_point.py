@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 from cases import CELLS, assert_close, assert_gradients, make_case
-from simulated import DTYPES, SIMULATED, inside, outside, session
+from simulated import DTYPES, SIMULATED, inside, sessions
 
 import rnngrad as rg
 from rnngrad import _cuda
@@ -26,9 +26,7 @@ if SIMULATED:
     from rnngrad.kernels.cuda import block, pieces
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, seconds=1800)
+test_in_the_simulator, _ = sessions(__file__)
 
 
 # ---------------------------------------------------------------- forward

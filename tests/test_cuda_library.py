@@ -8,7 +8,7 @@ import cublas
 import numpy as np
 import pytest
 from cases import CELLS, UNEVEN, assert_close, make_case
-from simulated import DTYPES, SIMULATED, inside, outside, session
+from simulated import DTYPES, SIMULATED, inside, sessions
 
 import rnngrad as rg
 from rnngrad import _cuda
@@ -17,9 +17,7 @@ if SIMULATED:
     from rnngrad.kernels.cuda import library
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, seconds=1200)
+test_in_the_simulator, _ = sessions(__file__)
 
 
 @pytest.fixture

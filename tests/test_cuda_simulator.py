@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 from cases import CELLS, LOSSES, SHAPES, UNEVEN, assert_close, assert_gradients, make_case, random_target
-from simulated import DTYPES, inside, outside, session
+from simulated import DTYPES, inside, sessions
 
 import rnngrad as rg
 from rnngrad import _cuda
@@ -21,15 +21,7 @@ from rnngrad import _cuda
 slow = [pytest.mark.slow]
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, "-m", "not slow", seconds=1800)
-
-
-@pytest.mark.slow
-@outside
-def test_in_the_simulator_at_length():
-    session(__file__, "-m", "slow", seconds=3600)
+test_in_the_simulator, test_in_the_simulator_at_length = sessions(__file__)
 
 
 # ---------------------------------------------------------------- truth

@@ -6,7 +6,7 @@ As in ``test_cuda_simulator.py``: the tests run in a process of their own that h
 import numpy as np
 import pytest
 from cases import assert_close, assert_gradients
-from simulated import DTYPES, SIMULATED, inside, outside, session
+from simulated import DTYPES, SIMULATED, inside, sessions
 
 import rnngrad as rg
 from rnngrad import _cuda
@@ -18,9 +18,7 @@ if SIMULATED:
     from rnngrad.kernels.cuda import pieces
 
 
-@outside
-def test_in_the_simulator():
-    session(__file__, seconds=1800)
+test_in_the_simulator, _ = sessions(__file__)
 
 
 # ---------------------------------------------------------------- systems
