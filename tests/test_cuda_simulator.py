@@ -5,6 +5,7 @@ own, and the other tests are left out where the simulator is not on.
 """
 
 import dataclasses
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -841,16 +842,17 @@ def test_the_check_for_a_card_runs_and_fails_where_a_kernel_is_wrong(tmp_path, m
     for name, count in (("parity", 20), ("device", 20), ("pieces", 2)):
         assert len(report[name]) == count or any(what.startswith(f"{name}: ") for what in late)
     assert report["parity"] and (report["timings"] or late) and all(row["passed"] for row in checks)
-    assert "All checks passed" in (tmp_path / "check.md").read_text()
-    right = gpu_check.results
+    assert f"All {len(checks)} checks passed" in (tmp_path / "check.md").read_text()
+    right, parity = gpu_check.results, gpu_check.parity
+    monkeypatch.setitem(gpu_check.SECTIONS, "parity", lambda: itertools.islice(parity(), 2))
     monkeypatch.setattr(
         gpu_check,
         "results",
         lambda *args, **masks: {k: v * (1 + 1e-4 * (args[-1] == "cuda")) for k, v in right(*args, **masks).items()},
     )
-    monkeypatch.setattr(sys, "argv", [*ask, "--only", "parity", "--minutes", "1"])  # the first networks do
+    monkeypatch.setattr(sys, "argv", [*ask, "--only", "parity"])
     assert gpu_check.main() == 1
-    assert "FAIL" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("FAIL") == 2
 
 
 @pytest.fixture
@@ -881,6 +883,17 @@ def test_the_check_for_a_card_reports_what_raises(card_check, monkeypatch):
     def bad():
         yield from good()
         raise ZeroDivisionError("of this job")
+
+    def check():
+        yield {"case": "check", "passed": True}
+
+    card_check.section(lambda: [("late", 1e9, check)])
+    assert card_check.report("--inline")[:1] == (1,), "a report that checked nothing"
+    assert card_check.report("--inline")[1]["verdict"] == "Nothing was checked"
+    assert card_check.report("--inline", "--only", "timings")[0] == 0
+    card_check.section(lambda: [("in time", 0, check)])
+    status, report, _ = card_check.report("--inline")
+    assert status == 0 and report["verdict"] == "All 1 checks passed"
 
     card_check.section(lambda: [("first", 0, bad), ("second", 0, good), ("third", 1e9, good)])
     status, report, page = card_check.report("--inline")
