@@ -4,11 +4,13 @@ Imported where NUMBA_ENABLE_CUDASIM=1; a thread of a block that leaves out a bar
 a device array for what Numba's own on a card does not have: the simulator's passes everything on to NumPy.
 """
 
+import functools
 import sys
 from itertools import zip_longest
 
 import greenlet
 import numpy as np
+from numba import cuda
 from numba.core import types
 from numba.cuda.simulator import kernel, kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
@@ -19,6 +21,8 @@ from numba.np import numpy_support
 _SHARED = {"shape", "strides", "dtype", "ndim", "size", "flags", "squeeze", "__array__"}
 _OPERATORS = ("eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
 _dynamic = FakeCUDAShared.array
+#: the integer type of a float and a signalling NaN's bits
+_NAN = {np.dtype("f4"): ("u4", 0x7FA00000), np.dtype("f8"): ("u8", 0x7FF4000000000000)}
 
 
 class _Thread(greenlet.greenlet):
@@ -74,8 +78,27 @@ def _attribute(self, name):
     return getattr(self._ary, name)
 
 
+def _poisoned(of):
+    """``of`` with every byte of the new array set: floats are signalling NaNs, which warn when they are used.
+
+    Memory that nobody wrote is as likely to hold what was right the last time.
+    """
+
+    @functools.wraps(of)
+    def device_array(*args, **kwargs):
+        new = of(*args, **kwargs)
+        if new._ary.dtype in _NAN:
+            new._ary.view(_NAN[new._ary.dtype][0])[...] = _NAN[new._ary.dtype][1]
+        elif new._ary.dtype.kind == "i":
+            new._ary[...] = np.iinfo(new._ary.dtype).min
+        return new
+
+    return device_array
+
+
 def install():
     """Let every later launch run so."""
+    cuda.device_array = _poisoned(cuda.device_array)
     FakeCUDAArray.__getattr__ = _attribute
     for name in _OPERATORS:
         if f"__{name}__" in vars(FakeCUDAArray):

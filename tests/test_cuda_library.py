@@ -187,7 +187,15 @@ def test_the_check_for_a_card_compares_both(made, monkeypatch):
     rows = [row for _, _, job in gpu_check.by_library() for row in job()]
     assert len(rows) == 6 and all(row["passed"] and row["error"] > 0 for row in rows)
     assert made and library.FROM == 2
-    monkeypatch.setattr(library, "multiply", lambda *args: None)
+    right = library.multiply
+
+    def wrong(out, *args, **options):
+        right(out, *args, **options)
+        values, (first, _) = out.copy_to_host(), args[7]
+        values[first] += 1
+        out.copy_to_device(values)
+
+    monkeypatch.setattr(library, "multiply", wrong)
     rows = [row for _, _, job in gpu_check.by_library() for row in job()]
     assert not any(row["passed"] for row in rows)
     monkeypatch.undo()

@@ -57,8 +57,10 @@ class FactoredJacobians:
         return tuple(getattr(self, name) for name in _FACTORS)
 
     @property
-    def _masks(self) -> tuple[NDArray, ...]:
-        return structure(self.net.cell, self.padded)
+    def _system(self) -> tuple[Any, ...]:
+        """What the kernels take: (factors, W, W2, structural non-zeros, whether the first state is what W acts on)."""
+        cell = self.net.cell
+        return self.arrays, self.net.W, self.net.second_weights, structure(cell, self.padded), cell.emits_state
 
     def in_float64(self) -> FactoredJacobians:
         """The same numbers in float64, for products that float32 cannot resolve."""
@@ -96,10 +98,7 @@ class FactoredJacobians:
         """
         rows, exponents = out or scaled_arrays(steps, y)
         dz, dz2 = self._changes(y, dz, dz2)
-        find_backend(self.backend).adjoint_chain(
-            rows, exponents, y, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, self.net.second_weights,
-            self._masks, self.net.cell.emits_state,
-        )  # fmt: skip
+        find_backend(self.backend).adjoint_chain(rows, exponents, y, exponent, sample, t_from, dz, dz2, self._system)
         return rows, exponents
 
     def _changes(self, rows: NDArray, dz: NDArray | None, dz2: NDArray | None) -> tuple[NDArray, NDArray]:
@@ -126,27 +125,18 @@ class FactoredJacobians:
         """
         rows, exponents = out or scaled_arrays(steps, v)
         dz, dz2 = self._changes(v, dz, dz2)
-        find_backend(self.backend).tangent_chain(
-            rows, exponents, v, exponent, sample, t_from, dz, dz2, self.arrays, self.net.W, self.net.second_weights,
-            self._masks, self.net.cell.emits_state,
-        )  # fmt: skip
+        find_backend(self.backend).tangent_chain(rows, exponents, v, exponent, sample, t_from, dz, dz2, self._system)
         return rows, exponents
 
     def norms(self, out: NDArray, times: NDArray, eye: NDArray, columns: tuple[int, int], spectral: bool) -> None:
         """ln ||Phi(t, k)|| of a block for the given t and every k; see :meth:`rnngrad.JacobianChain.log_norms`."""
-        find_backend(self.backend).chain_norms(
-            out, times, eye, columns, spectral, self.arrays, self.net.W, self.net.second_weights, self._masks,
-            self.net.cell.emits_state,
-        )  # fmt: skip
+        find_backend(self.backend).chain_norms(out, times, eye, columns, spectral, self._system)
 
     def frames(
         self, frames: NDArray, logs: NDArray, interval: NDArray, found: NDArray, t_from: int, steps: int
     ) -> None:
         """Carry frames (B, k, S, n) of orthonormal vectors on, in place; see :func:`rnngrad.dynamics.frames.carry`."""
-        find_backend(self.backend).tangent_frames(
-            frames, logs, interval, found, t_from, steps, self.arrays, self.net.W, self.net.second_weights,
-            self._masks, self.net.cell.emits_state,
-        )  # fmt: skip
+        find_backend(self.backend).tangent_frames(frames, logs, interval, found, t_from, steps, self._system)
 
     def explicit(self, G: NDArray, at: Any = ...) -> tuple[NDArray, NDArray]:
         """Adjoints of the pre-activations from adjoints G[..., S, n] of the states they make; earlier states fixed.
@@ -220,10 +210,7 @@ class FactoredJacobians:
         """
         kernels = find_backend(self.backend)
         run = kernels.tangent_fixed_point if forward else kernels.adjoint_fixed_point
-        run(
-            y, *history, settings, g, at, self.arrays, self.net.W, self.net.second_weights, self._masks,
-            self.net.cell.emits_state,
-        )  # fmt: skip
+        run(y, *history, settings, g, at, self._system)
 
     def dense(self) -> NDArray:
         """J (T, B, N, N)."""
@@ -251,7 +238,7 @@ def factored_jacobians(traj: Any) -> FactoredJacobians:
     traj.require_finite()
     net = traj.net
     T, B, S, n = traj.T, traj.B, net.S, net.n
-    P, P2 = traj.a.shape[2], traj.a2.shape[2]
+    P, P2 = len(net.cell.gates), len(net.cell.gates2)  # of a2 on a GPU no axis has the length 0
     Q, Q2 = (S, P) if net.cell.two_stage else (0, 0)
     shapes = ((S, S), (S, P), (S, P2), (Q,), (Q2,), (S,))
     arrays = [empty_beside(traj.states, (T, B, *shape, n), net.dtype) for shape in shapes]

@@ -9,10 +9,9 @@ import functools
 
 import numpy as np
 
-from ..._gemm import pack
 from ..._jit import MULTIPLY_ADDS, kernel
 from .scaling import ROWS, rescale
-from .steps import ADJOINT, TANGENT, adjoint_step, is_scaled, tangent_step
+from .steps import ADJOINT, TANGENT, adjoint_step, factored, prepared, tangent_step
 
 
 @functools.cache
@@ -81,26 +80,25 @@ def _drive(forward):
     return run
 
 
-def carry(forward, out, exponents, y, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state):
+def carry(forward, out, exponents, y, exponent, sample, t_from, dz, dz2, system):
     """See ``adjoint_chain`` and ``tangent_chain``."""
-    weights, gates = (pack(W, transposed=forward), pack(W2, transposed=forward)), len(W) + len(W2)
-    system = (factors, weights, masks, emits_state, len(W))
+    gates = len(system[1]) + len(system[2])
     if dz.shape[0] > 0:
         exponents[:] = exponent
-        _drive(forward)(out, y, sample, t_from, dz, dz2, system, gates)
-    elif is_scaled(out.shape[2], factors[1].shape[3], len(W2), emits_state, masks[0][0, 0]):
-        _carry("scaled", forward)(out, exponents, y, exponent, sample, t_from, (factors[1], weights[0]), gates)
+        _drive(forward)(out, y, sample, t_from, dz, dz2, factored(forward, system), gates)
     else:
-        _carry("factored", forward)(out, exponents, y, exponent, sample, t_from, system, gates)
+        form, operands = prepared(forward, system)
+        _carry(form, forward)(out, exponents, y, exponent, sample, t_from, operands, gates)
 
 
-def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state):
+def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, system):
     """Carry y[R, S, n] (with exponent[R]) from step t_from back; out[-1 - d], exponents[-1 - d] hold it d + 1 earlier.
 
-    So out is in the order of time. sample[R] is each row's place in the batch axis of the factored Jacobians.
+    So out is in the order of time. sample[R] is each row's place in the batch axis of the factored Jacobians,
+    whose ``system`` is (factors, W, W2, masks, emits_state).
 
     dz[D, R, P, n], dz2[D, R, P2, n] are charges to the pre-activations at each step, and out holds on entry charges to
     the states; or D = 0: none. With charges given, no exponent is taken out, and dz, dz2 hold the adjoints of the
     pre-activations on return.
     """
-    carry(False, out, exponents, y, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state)
+    carry(False, out, exponents, y, exponent, sample, t_from, dz, dz2, system)

@@ -14,7 +14,7 @@ from ..iteration import DEPENDENT, PATIENCE, ROUNDING, ending, mixture
 from ..tuples import copy_rows
 from .rollout import step
 from .singular_values import dot
-from .steps import ADJOINT, TANGENT, is_scaled
+from .steps import ADJOINT, TANGENT, prepared
 from .system import written
 
 
@@ -219,22 +219,19 @@ def _linear(form, forward):
     return _make(name, (form,), True, room, apply, lambda s: s.shape[2])
 
 
-def _iterate(forward, y, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
-    weights = pack(W, transposed=forward), pack(W2, transposed=forward)
-    form, jacobians = "factored", (factors, weights, masks, emits_state, len(W))
-    if is_scaled(y.shape[1], factors[1].shape[3], len(W2), emits_state, masks[0][0, 0]):
-        form, jacobians = "scaled", (factors[1], weights[0])
+def _iterate(forward, y, residuals, iterations, ends, settings, g, sample, system):
+    form, jacobians = prepared(forward, system)
     _linear(form, forward)(y, residuals, iterations, ends, settings, (jacobians, g, sample))
 
 
-def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
+def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, system):
     """The iteration z <- z J + g of rows z, g[R, S, n], each with the factored Jacobian of sample[r]; see _make."""
-    _iterate(False, z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state)
+    _iterate(False, z, residuals, iterations, ends, settings, g, sample, system)
 
 
-def tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state):
+def tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, system):
     """The iteration d <- J d + r of columns d, r[R, S, n]; the rest as for ``adjoint_fixed_point``."""
-    _iterate(True, d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state)
+    _iterate(True, d, residuals, iterations, ends, settings, r, sample, system)
 
 
 def dense_adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, J):

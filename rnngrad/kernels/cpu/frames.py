@@ -5,17 +5,18 @@ How often is found on the way: a QR every few steps, so few that the stretch wit
 itself, so results depend neither on the batch nor on the number of threads.
 """
 
+import functools
 import math
 
 import numpy as np
 
-from ..._gemm import pack
 from ..._jit import MULTIPLY_ADDS, kernel
 from .orthonormalize import DEPENDENT, NOT_FINITE, next_interval, qr, room, stretch_limits
 from .scaling import rescale
-from .steps import TANGENT, is_scaled
+from .steps import TANGENT, prepared
 
 
+@functools.cache
 def _make(form):
     """Kernel for one form of the local Jacobians."""
     step, step_room = TANGENT[form]
@@ -91,12 +92,7 @@ def _make(form):
     return run
 
 
-_tangent_frames = _make("factored")
-_scaled_frames = _make("scaled")
-_dense_frames = _make("dense")
-
-
-def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2, masks, emits_state):
+def tangent_frames(frames, logs, interval, found, t_from, length, system):
     """Carry frames[B, k, S, n] of orthonormal vectors len(logs) blocks of ``length`` steps on, from state t_from.
 
     logs[block, b, c] is the logarithm of what the block stretched direction c by, given the directions before it.
@@ -104,13 +100,10 @@ def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2
     frame lost a direction, or was no number, -1 for none; which of the two (1: no number, and nothing after it is
     computed); the number of QRs; the log2 of the largest stretch between two of them.
     """
-    weights, update_a = (pack(W, transposed=True), pack(W2, transposed=True)), factors[1]
-    if is_scaled(frames.shape[2], update_a.shape[3], len(W2), emits_state, masks[0][0, 0]):
-        _scaled_frames(frames, logs, interval, found, t_from, length, (update_a, weights[0]))
-        return
-    _tangent_frames(frames, logs, interval, found, t_from, length, (factors, weights, masks, emits_state, len(W)))
+    form, operands = prepared(True, system)
+    _make(form)(frames, logs, interval, found, t_from, length, operands)
 
 
 def dense_frames(frames, logs, interval, found, t_from, length, J):
     """The same contract for local Jacobians J[T, B, N, N] and frames[B, k, 1, N]."""
-    _dense_frames(frames, logs, interval, found, t_from, length, (J,))
+    _make("dense")(frames, logs, interval, found, t_from, length, (J,))

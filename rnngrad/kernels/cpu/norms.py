@@ -5,16 +5,17 @@ before: left singular vectors of Phi(t, k) settle as the lag grows, so a few ste
 the same in every direction, so none is missed.
 """
 
+import functools
 import math
 
 import numpy as np
 
-from ..._gemm import fill_panels, pack, packed_product, panel_width
+from ..._gemm import fill_panels, packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..tridiagonal import SETTLED, largest_eigenvalue
 from .scaling import normalize, rescale
 from .singular_values import dot
-from .steps import ADJOINT, is_scaled
+from .steps import ADJOINT, prepared
 
 
 @inner()
@@ -125,6 +126,7 @@ def _scratch(R, columns):
     )
 
 
+@functools.cache
 def _make(form):
     """Kernel for one form of the local Jacobians."""
     step, step_room = ADJOINT[form]
@@ -164,24 +166,16 @@ def _make(form):
     return run
 
 
-_factored_norms = _make("factored")
-_scaled_norms = _make("scaled")
-_dense_norms = _make("dense")
-
-
-def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):
+def chain_norms(out, times, eye, columns, spectral, system):
     """out[i, b, k] = ln ||Phi(times[i], k)[rows, columns]|| for every k <= times[i], NaN beyond.
 
     eye[R, S, n] are the rows of the identity that make the block, columns = (first, last) its columns; ``spectral``
     is the 2-norm, else Frobenius. NaN too where the iteration for the 2-norm did not settle.
     """
-    weights = pack(W), pack(W2)
-    if is_scaled(eye.shape[1], factors[1].shape[3], len(W2), emits_state, masks[0][0, 0]):
-        _scaled_norms(out, times, eye, columns, spectral, (factors[1], weights[0]))
-        return
-    _factored_norms(out, times, eye, columns, spectral, (factors, weights, masks, emits_state, len(W)))
+    form, operands = prepared(False, system)
+    _make(form)(out, times, eye, columns, spectral, operands)
 
 
 def dense_chain_norms(out, times, eye, columns, spectral, J):
     """The same for local Jacobians J[T, B, N, N]; eye[R, 1, N]."""
-    _dense_norms(out, times, eye, columns, spectral, (J,))
+    _make("dense")(out, times, eye, columns, spectral, (J,))

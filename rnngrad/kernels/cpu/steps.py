@@ -1,14 +1,15 @@
 """One step of many rows through the local Jacobians, forward or back, in each of their forms.
 
 ``step(system, scratch, current, new, sample, t)`` with scratch from ``room(system, like)`` for rows shaped as ``like``
-(R, S, n). The system is (factors, weights, masks, emits_state, gates) in factored form; (update_a, W packed) where
-that comes to J = D W, a system so small that passing it on costs nothing beside a product of 16 x 16; or
-(J[T, B, N, N],) with S = 1, of which a step uses the sample of its first row. Nothing here depends on the cell.
+(R, S, n). The system, as ``prepared`` makes it, is (factors, weights, masks, emits_state, gates) in factored form;
+(update_a, W packed) where that comes to J = D W, a system so small that passing it on costs nothing beside a product of
+16 x 16; or (J[T, B, N, N],) with S = 1, of which a step uses the sample of its first row. Nothing here depends on the
+cell.
 """
 
 import numpy as np
 
-from ..._gemm import add_packed_product, fill_panels, packed_product, panel_width
+from ..._gemm import add_packed_product, fill_panels, pack, packed_product, panel_width
 from ..._jit import inner
 from .rowwise import run_end, scaled_rows, through
 
@@ -122,9 +123,22 @@ def _factored_tangent(system, scratch, current, new, sample, t):
     )  # fmt: skip
 
 
-def is_scaled(S, P, P2, emits_state, keeps):
-    """Whether J = D W, one matrix with scaled rows; ``keeps``: a state has a path to itself beside W."""
-    return S == 1 and P == 1 and P2 == 0 and emits_state and not keeps
+def factored(forward, system):
+    """What steps of the factored form take of a system (factors, W, W2, masks, emits_state); ``forward``: columns."""
+    factors, W, W2, masks, emits_state = system
+    return factors, (pack(W, transposed=forward), pack(W2, transposed=forward)), masks, emits_state, len(W)
+
+
+def prepared(forward, system):
+    """(form, what its steps take) of a system; J = D W, one matrix with scaled rows, has a form of its own.
+
+    That is one state of one gate with no path to itself beside W.
+    """
+    factors, weights, masks, emits_state, gates = factored(forward, system)
+    update_a, keeps = factors[1], masks[0][0, 0]
+    if update_a.shape[2:4] == (1, 1) and not factors[2].shape[3] and emits_state and not keeps:
+        return "scaled", (update_a, weights[0])
+    return "factored", (factors, weights, masks, emits_state, gates)
 
 
 @inner(forced=True)

@@ -91,23 +91,23 @@ def carry(forward, out, exponents, y, exponent, sample, dz, dz2, system):
     pieces.run(piece, R, cut, "one row of a chain of Jacobians", spare, least)
 
 
-def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state):
+def adjoint_chain(out, exponents, y, exponent, sample, t_from, dz, dz2, system):
     """Carry y[R, S, n] (with exponent[R]) from step t_from back; out[-1 - d], exponents[-1 - d] hold it d + 1 earlier.
 
     The contract of the CPU's kernel: with charges dz[D, R, P, n], dz2 (D > 0) ``out`` holds on entry charges to the
     states, no exponent is taken out, and dz, dz2 return the adjoints of the pre-activations.
     """
-    system = steps.factored(False, factors, W, W2, masks, emits_state)
+    system = steps.factored(False, system)
     carry(False, out, exponents, y, exponent, sample, dz, dz2, system.steps(t_from - len(out), t_from))
 
 
-def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, factors, W, W2, masks, emits_state):
+def tangent_chain(out, exponents, v, exponent, sample, t_from, dz, dz2, system):
     """Carry v[R, S, n] (with exponent[R]) from state t_from on; out[d], exponents[d] hold it d + 1 steps later.
 
     The contract of the CPU's kernel: with changes dz[D, R, P, n], dz2 (D > 0) of the pre-activations no exponent is
     taken out, and they return the tangents of the pre-activations.
     """
-    system = steps.factored(True, factors, W, W2, masks, emits_state)
+    system = steps.factored(True, system)
     carry(True, out, exponents, v, exponent, sample, dz, dz2, system.steps(t_from, t_from + len(out)))
 
 

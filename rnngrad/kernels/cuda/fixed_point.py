@@ -212,15 +212,15 @@ def _linear(forward, y, residuals, iterations, ends, settings, g, sample, system
     )  # fmt: skip
 
 
-def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, factors, W, W2, masks, emits_state):
+def adjoint_fixed_point(z, residuals, iterations, ends, settings, g, sample, system):
     """The iteration z <- z J + g of rows z, g[R, S, n], each with the factored Jacobian of sample[r]."""
-    system = steps.factored(False, factors, W, W2, masks, emits_state)
+    system = steps.factored(False, system)
     _linear(False, z, residuals, iterations, ends, settings, g, sample, system)
 
 
-def tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, factors, W, W2, masks, emits_state):
+def tangent_fixed_point(d, residuals, iterations, ends, settings, r, sample, system):
     """The iteration d <- J d + r of columns d, r[R, S, n]; the rest as for ``adjoint_fixed_point``."""
-    system = steps.factored(True, factors, W, W2, masks, emits_state)
+    system = steps.factored(True, system)
     _linear(True, d, residuals, iterations, ends, settings, r, sample, system)
 
 

@@ -154,9 +154,9 @@ def _frames(frames, logs, interval, found, t_from, length, system):
         logs[:] = np.log(logs) + counts * _LN2
 
 
-def tangent_frames(frames, logs, interval, found, t_from, length, factors, W, W2, masks, emits_state):
+def tangent_frames(frames, logs, interval, found, t_from, length, system):
     """Carry frames[B, k, S, n] of orthonormal vectors len(logs) blocks of ``length`` steps on; the CPU's contract."""
-    system = steps.factored(True, factors, W, W2, masks, emits_state)
+    system = steps.factored(True, system)
     _frames(frames, logs, interval, found, t_from, length, system)
 
 

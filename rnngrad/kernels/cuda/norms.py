@@ -222,11 +222,11 @@ def _norms(out, times, eye, columns, spectral, system):
     pieces.run(piece, out.shape[1], operands, "the norms of one sample", (blocks * bytes_each, 0))
 
 
-def chain_norms(out, times, eye, columns, spectral, factors, W, W2, masks, emits_state):
+def chain_norms(out, times, eye, columns, spectral, system):
     """out[i, b, k] = ln ||Phi(times[i], k)[rows, columns]|| for every k <= times[i], NaN beyond; the CPU's contract."""
-    wide = [in_float64(array) for array in (eye, *factors, W, W2)]
-    system = steps.factored(False, wide[1:7], *wide[7:], masks, emits_state)
-    _norms(out, times, wide[0], columns, spectral, system)
+    factors, W, W2, *rest = system
+    wide = tuple(map(in_float64, factors)), in_float64(W), in_float64(W2), *rest
+    _norms(out, times, in_float64(eye), columns, spectral, steps.factored(False, wide))
 
 
 def dense_chain_norms(out, times, eye, columns, spectral, J):

@@ -47,8 +47,9 @@ class System:
         return dataclasses.replace(self, partials=tuple(partial[start:stop] for partial in self.partials))
 
 
-def factored(forward, factors, W, W2, masks, emits_state):
-    """The form of diagonals around W; see the CPU's kernels."""
+def factored(forward, system):
+    """The form of diagonals around W, of a system (factors, W, W2, masks, emits_state); see the CPU's kernels."""
+    factors, W, W2, masks, emits_state = system
     weights = tuple(pieces.transposed(w).ravel() if forward else w.ravel() for w in (W, W2))
     G, P2, n = len(W), len(W2), W.shape[2]
     return System(
