@@ -145,12 +145,14 @@ class Linearized:
     def _to_products(self, da: NDArray, da2: NDArray, weights: Direction) -> tuple[NDArray, NDArray]:
         """(W2^T da2, W^T da), what arrives at q and e."""
         T, B, n = self.traj.T, self.traj.B, self.net.n
-        dq, de = (empty_beside(da, (T * B, n), self.net.dtype) for _ in range(2))
-        for out, charge, name, gates in ((dq, da2, "W2", self._gates2), (de, da, "W", self._gates)):
+        found = []
+        for charge, name, gates in ((da2, "W2", self._gates2), (da, "W", self._gates)):
+            out = (empty_beside if gates else filled)(da, (T * B, n), self.net.dtype)
             if gates:
                 W = contiguous(weights[name])
                 self.kernels.input_adjoint(out, charge.reshape(T * B, -1, n), W, input_runs(gates))
-        return dq.reshape(T, B, n), de.reshape(T, B, n)
+            found.append(out.reshape(T, B, n))
+        return found[0], found[1]
 
     def pull_back(self, gh: NDArray) -> tuple[list[dict[str, NDArray]], NDArray]:
         """J^T gh for charges gh (T, R, n) to the outputs: gradients of every direction, and those of the inputs."""
