@@ -4,13 +4,10 @@ A recurrence multiplies 8 … 64 rows by the same W at every step. BLAS packs W 
 its rate. Here W is packed once into panels of ``NR`` columns, and a register tile of MR x NR accumulators walks along
 k. Every row is summed in the order of k, whatever rows are computed beside it, so results depend neither on the
 tiling of the batch nor on the number of threads.
-
-The tile is written in LLVM's vector types because Numba cannot keep an array in registers.
 """
 
 import weakref
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, config, types
@@ -19,13 +16,7 @@ from numba.np.arrayobj import populate_array
 
 from ._jit import inner, kernel, unit
 from ._memory import empty
-
-_FEATURES = llvm.get_host_cpu_features()
-_WIDE = bool(_FEATURES.get("avx512f"))
-FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
-VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
-VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that narrow
-MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
+from ._tile import MR, VECTOR_BYTES, VECTORS, make_tile
 
 
 def panel_columns(columns, itemsize):
@@ -35,118 +26,6 @@ def panel_columns(columns, itemsize):
 
 
 panel_width = unit(panel_columns)  # for kernels; compiling it for Python takes longer than a thousand calls
-
-
-def _tile(rows, vectors, accumulate):
-    """Intrinsic: C (rows, NR) at c[c0:], leading dimension ldc, <- A (rows, k) B (k, NR) [+ C].
-
-    A[r, k] is a[a0 + r * row_step + k * depth_step], so A may be a transpose; B[k, j] is b[b0 + k * b_step + j]. Only
-    the first ``columns`` of C are touched.
-    """
-
-    @intrinsic
-    def tile(typingctx, k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, columns):
-        dtype = c.dtype
-        if a.dtype != dtype or b.dtype != dtype:
-            return None
-
-        def codegen(context, builder, signature, args):
-            scalar = context.get_value_type(dtype)
-            lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
-            vector = ir.VectorType(scalar, lanes)
-            align = dtype.bitwidth // 8
-
-            def integer(position):
-                return context.cast(builder, args[position], signature.args[position], types.intp)
-
-            def start(position, offset):
-                array = context.make_array(signature.args[position])(context, builder, args[position])
-                return builder.gep(array.data, [integer(offset)])
-
-            def vector_at(base, offset):
-                return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
-
-            k_value, row_step, depth_step, ldc_value = integer(0), integer(3), integer(4), integer(10)
-            a_start, b_start, c_start, b_step = start(1, 2), start(5, 6), start(8, 9), integer(7)
-            fma = builder.module.declare_intrinsic(
-                f"llvm.fma.v{lanes}f{dtype.bitwidth}", fnty=ir.FunctionType(vector, [vector] * 3)
-            )
-
-            def multiply_add(x, y, z):
-                return builder.call(fma, [x, y, z]) if FMA else builder.fadd(builder.fmul(x, y), z)
-
-            index_type = k_value.type
-            zero = ir.Constant(vector, [ir.Constant(scalar, 0.0)] * lanes)
-            accumulators = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(rows)]
-            row_starts = [
-                builder.gep(a_start, [builder.mul(row_step, ir.Constant(index_type, r))]) for r in range(rows)
-            ]
-            lane_zero = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [ir.Constant(ir.IntType(32), 0)] * lanes)
-            with cgutils.for_range(builder, k_value) as loop:
-                first = builder.mul(loop.index, b_step)
-                depth = builder.mul(loop.index, depth_step)
-                b = []
-                for v in range(vectors):
-                    address = vector_at(b_start, builder.add(first, ir.Constant(index_type, v * lanes)))
-                    b.append(builder.load(address, align=align))
-                for r in range(rows):
-                    value = builder.load(builder.gep(row_starts[r], [depth]))
-                    head = builder.insert_element(
-                        ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
-                    )
-                    spread = builder.shuffle_vector(head, ir.Constant(vector, ir.Undefined), lane_zero)
-                    for v in range(vectors):
-                        slot = accumulators[r][v]
-                        builder.store(multiply_add(spread, b[v], builder.load(slot)), slot)
-            flag = ir.IntType(1)
-            lanes_of = ir.VectorType(index_type, lanes)
-            mask_type = ir.VectorType(flag, lanes)
-            name = f"v{lanes}f{dtype.bitwidth}.p0"
-            load = builder.module.declare_intrinsic(
-                f"llvm.masked.load.{name}",
-                fnty=ir.FunctionType(vector, [vector.as_pointer(), ir.IntType(32), mask_type, vector]),
-            )
-            store = builder.module.declare_intrinsic(
-                f"llvm.masked.store.{name}",
-                fnty=ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), ir.IntType(32), mask_type]),
-            )
-            limit = builder.insert_element(
-                ir.Constant(lanes_of, ir.Undefined), integer(11), ir.Constant(ir.IntType(32), 0)
-            )
-            limit = builder.shuffle_vector(limit, ir.Constant(lanes_of, ir.Undefined), lane_zero)
-            alignment = ir.Constant(ir.IntType(32), align)
-            whole = builder.icmp_signed(">=", integer(11), ir.Constant(index_type, vectors * lanes))
-
-            def finish(masked):
-                for r in range(rows):
-                    row = builder.gep(c_start, [builder.mul(ldc_value, ir.Constant(index_type, r))])
-                    for v in range(vectors):
-                        numbers = [ir.Constant(index_type, v * lanes + lane) for lane in range(lanes)]
-                        address = vector_at(row, ir.Constant(index_type, v * lanes))
-                        value = builder.load(accumulators[r][v])
-                        if masked:
-                            mask = builder.icmp_signed("<", ir.Constant(lanes_of, numbers), limit)
-                            if accumulate:
-                                value = builder.fadd(value, builder.call(load, [address, alignment, mask, zero]))
-                            builder.call(store, [value, address, alignment, mask])
-                        else:
-                            if accumulate:
-                                value = builder.fadd(value, builder.load(address, align=align))
-                            builder.store(value, address, align=align)
-
-            if _WIDE:  # masks cost nothing there, and one path compiles faster than two
-                finish(masked=True)
-            else:
-                with builder.if_else(whole) as (then, otherwise):
-                    with then:
-                        finish(masked=False)
-                    with otherwise:
-                        finish(masked=True)
-            return context.get_dummy_value()
-
-        return types.void(k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, columns), codegen
-
-    return tile
 
 
 @intrinsic
@@ -165,72 +44,62 @@ def _flat(typingctx, array):
     return row(array), codegen
 
 
-def _make_walk(vectors, accumulate):
-    """All tiles of a product whose panels are ``vectors`` registers wide."""
-    tall, half, single = (_tile(rows, vectors, accumulate) for rows in (MR, MR // 2, 1))
-    full, part = MR, MR // 2
+@unit
+def _nothing(extra, r, j):
+    return 0
 
-    @inner(vectors, accumulate)
-    def walk(m, k, a, row_step, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
+
+@unit
+def _onward(extra, r, j):
+    """What a tile at row r and column j takes beside its product."""
+    d, places, scaled, within, least, beyond = extra
+    return d, j, places, r, scaled, within, least, beyond
+
+
+def _make_walk(vectors, accumulate, onward=False):
+    """All tiles of a product whose panels are ``vectors`` registers wide."""
+    tall, half, single = (make_tile(rows, vectors, accumulate, onward) for rows in (MR, MR // 2, 1))
+    full, part = MR, MR // 2
+    here = _onward if onward else _nothing
+
+    @inner(vectors, accumulate, onward)
+    def walk(m, k, a, row_step, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc, extra):
         for p in range((n + width - 1) // width):
             j = p * width
             b0 = p * b_panel
             r = 0
             while r + full <= m:
-                tall(k, a, r // full * group_step, row_step, depth_step, b, b0, b_step, c, r * ldc + j, ldc, n - j)
+                a0, c0 = r // full * group_step, r * ldc + j
+                tall(k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, n - j, here(extra, r, j))
                 r += full
             while r + part <= m:
-                half(
-                    k,
-                    a,
-                    r // full * group_step + r % full * row_step,
-                    row_step,
-                    depth_step,
-                    b,
-                    b0,
-                    b_step,
-                    c,
-                    r * ldc + j,
-                    ldc,
-                    n - j,
-                )
+                a0, c0 = r // full * group_step + r % full * row_step, r * ldc + j
+                half(k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, n - j, here(extra, r, j))
                 r += part
             while r < m:
-                single(
-                    k,
-                    a,
-                    r // full * group_step + r % full * row_step,
-                    row_step,
-                    depth_step,
-                    b,
-                    b0,
-                    b_step,
-                    c,
-                    r * ldc + j,
-                    ldc,
-                    n - j,
-                )
+                a0, c0 = r // full * group_step + r % full * row_step, r * ldc + j
+                single(k, a, a0, row_step, depth_step, b, b0, b_step, c, c0, ldc, n - j, here(extra, r, j))
                 r += 1
 
     return walk
 
 
-def _make_product(accumulate):
-    wide, narrow = _make_walk(VECTORS, accumulate), _make_walk(1, accumulate)
+def _make_product(accumulate, onward=False):
+    wide, narrow = (_make_walk(vectors, accumulate, onward) for vectors in (VECTORS, 1))
 
-    @inner(accumulate, forced=True)
-    def product(m, k, a, row_step, depth_step, panels, n, c, ldc):
+    @inner(accumulate, onward, forced=True)
+    def product(m, k, a, row_step, depth_step, panels, n, c, ldc, extra=0):
         width = panels.shape[2]
         group_step, b, b_panel = MR * row_step, _flat(panels), k * width
         if width * c.itemsize > VECTOR_BYTES:
-            wide(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc)
+            wide(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc, extra)
         else:
-            narrow(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc)
+            narrow(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc, extra)
 
     return product
 
 
-_wide, _narrow = _make_walk(VECTORS, True), _make_walk(1, True)
+_wide, _narrow = (_make_walk(vectors, True) for vectors in (VECTORS, 1))
 
 
 @inner(forced=True)
@@ -242,9 +111,9 @@ def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, 
     packed panels, or a matrix as it lies if n is a multiple of ``width``.
     """
     if width * c.itemsize > VECTOR_BYTES:
-        _wide(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc)
+        _wide(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc, 0)
     else:
-        _narrow(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc)
+        _narrow(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc, 0)
 
 
 #: product(m, k, a, row_step, depth_step, panels, n, c, ldc): C (m, n) <- A (m, k) B (k, n) with B packed;
@@ -252,6 +121,17 @@ def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, 
 packed_product = _make_product(False)
 #: The same, added to C.
 add_packed_product = _make_product(True)
+_onward_product = _make_product(False, onward=True)
+
+
+@inner(forced=True)
+def onward_product(m, n, a, panels, c, d, places, scaled, within, least, beyond):
+    """C (m, n) <- A (m, n) B (n, n), all contiguous; and what comes of C while it is in registers.
+
+    scaled[r] = C[r] * d[places[r]] of d (B, n), flat. within[0] becomes 0 where a row of C has in some panel no
+    magnitude of ``least`` or more, or one of ``beyond`` or more, both given as the integers that their bits are.
+    """
+    _onward_product(m, n, a, n, 1, panels, n, c, n, (_flat(d), places, _flat(scaled), within, least, beyond))
 
 
 @inner()
@@ -335,6 +215,17 @@ if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the sa
     def add_packed_product(m, k, a, row_step, depth_step, panels, n, c, ldc):
         out = _matrix(c, m, n, ldc, 1)
         out[...] = out + _rows_times(_matrix(a, m, k, row_step, depth_step), _unpack(panels, n))
+
+    def onward_product(m, n, a, panels, c, d, places, scaled, within, least, beyond):
+        C = _rows_times(_matrix(a, m, n, n, 1), _unpack(panels, n))
+        _matrix(c, m, n, n, 1)[...] = C
+        with np.errstate(all="ignore"):
+            _matrix(scaled, m, n, n, 1)[...] = C * d.reshape(-1, n)[places[:m]]
+        integer = np.dtype(f"i{C.itemsize}")
+        size = np.abs(C).view(integer)
+        for panel in range(0, n, panels.shape[2]):
+            own = size[:, panel : panel + panels.shape[2]]
+            within[0] &= bool(((own >= least).any(axis=1) & (own < beyond).all(axis=1)).all())
 
     def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, width, n, c, ldc):
         starts = [r // MR * group_step + r % MR for r in range(m)]

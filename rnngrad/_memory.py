@@ -12,7 +12,7 @@ import functools
 import math
 import os
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from typing import Any
 
 import numpy as np
@@ -49,24 +49,24 @@ class _Block:
 
 
 class _Kept:
-    """Unused blocks, the last used at the right."""
+    """Unused blocks: all of them in the order in which they came, and those of each size."""
 
     def __init__(self) -> None:
-        self._blocks: deque[_Block] = deque()
+        self._blocks: dict[_Block, None] = {}
+        self._of: defaultdict[int, deque[_Block]] = defaultdict(deque)
         self._bytes = 0
         self._lock = threading.Lock()
 
     def take(self, size: int) -> _Block | None:
-        """A block of exactly ``size`` bytes, or None."""
+        """The block of exactly ``size`` bytes that was used last, or None."""
         keep_bytes()  # a setting that cannot be read is said here, not where an array dies
         with self._lock:
-            for i in range(len(self._blocks) - 1, -1, -1):
-                if self._blocks[i].size == size:
-                    block = self._blocks[i]
-                    del self._blocks[i]
-                    self._bytes -= size
-                    return block
-        return None
+            if not (same := self._of.get(size)):
+                return None
+            block = same.pop()
+            del self._blocks[block]
+            self._bytes -= size
+            return block
 
     def give(self, block: _Block) -> None:
         """Keep a block, and let the longest unused ones go when there are too many."""
@@ -75,10 +75,14 @@ class _Kept:
         if block.size > keep_bytes() or not self._lock.acquire(blocking=False):
             return
         try:
-            self._blocks.append(block)
+            self._blocks[block] = None
+            self._of[block.size].append(block)
             self._bytes += block.size
             while self._bytes > keep_bytes():
-                self._bytes -= self._blocks.popleft().size
+                oldest = next(iter(self._blocks))
+                del self._blocks[oldest]
+                self._of[oldest.size].popleft()  # of its own size it is the oldest too
+                self._bytes -= oldest.size
         finally:
             self._lock.release()
 
@@ -117,10 +121,10 @@ def _block_size(size: int) -> int:
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     """An uninitialised C-contiguous array like ``numpy.empty``, aligned to 64 bytes."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    if size == 0:
-        return np.empty(shape, dtype)
     if size < _LARGE:
         block = np.empty(size + _ALIGN, np.uint8)
         return np.ndarray(shape, dtype, block, -_address(block) % _ALIGN)

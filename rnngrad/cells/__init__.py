@@ -115,6 +115,11 @@ class Cell:
     def two_stage(self) -> bool:
         return bool(self.gates2)
 
+    @property
+    def unit_wise(self) -> bool:
+        """Whether a unit is one state of one gate without constants: those of several samples make one longer row."""
+        return self.n_states == len(self.gates) == 1 and not self.two_stage and not self.constants
+
     def shapes(self, n: int, m: int) -> dict[str, tuple[int, ...]]:
         """Shape of every parameter for n units and m inputs, gate axis first."""
         shapes: dict[str, tuple[int, ...]] = {

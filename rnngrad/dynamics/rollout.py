@@ -281,7 +281,7 @@ def input_runs(rows: Any) -> list[tuple[int, int, int]]:
 
 def tile_rows(n: int) -> int:
     """Samples of one task. A function of n alone, so that no result depends on the number of threads."""
-    return 8 if n <= 128 else 16
+    return 8 if 32 < n <= 128 else 16
 
 
 def first_divergence(states: Any, quiet: bool = False) -> NDArray[np.int64]:

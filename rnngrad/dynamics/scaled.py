@@ -54,8 +54,6 @@ class ScaledMatrices:
         OverflowError
             An entry is beyond the dtype; its logarithm is not (use the log-norms).
         """
-        if np.count_nonzero(self.exponent) == 0:
-            return self.mantissa
         rows = np.ascontiguousarray(self.mantissa if self.axis == -2 else self.mantissa.swapaxes(-1, -2))
         if find_backend().fold(rows.reshape(-1, rows.shape[-1]), np.ascontiguousarray(self.exponent).reshape(-1)):
             top = int(self.exponent.max()) - 1

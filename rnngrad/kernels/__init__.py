@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 
@@ -17,6 +18,12 @@ def backend(name: str = "auto") -> ModuleType:
         from . import cuda
 
         return cuda
+    return _cpu()
+
+
+@functools.cache
+def _cpu() -> ModuleType:
+    """Loaded when it is first asked for; an import costs a microsecond each time."""
     from . import cpu
 
     return cpu

@@ -9,9 +9,10 @@ import functools
 
 import numpy as np
 
+from ..._gemm import onward_product
 from ..._jit import MULTIPLY_ADDS, kernel
-from .scaling import ROWS, rescale
-from .steps import ADJOINT, TANGENT, adjoint_step, factored, prepared, tangent_step
+from .scaling import ROWS, limits, rescale
+from .steps import ADJOINT, TANGENT, adjoint_step, factored, prepared, tangent_step, times_diagonal
 
 
 @functools.cache
@@ -45,6 +46,40 @@ def _carry(form, forward):
                 current = new
 
     return run
+
+
+@kernel(
+    "adjoint_chain",
+    "D W",
+    tasks=lambda out, *rest: -(-out.shape[1] // ROWS),
+    work=lambda out, *rest: out.size * (1 + out.shape[3] / MULTIPLY_ADDS),
+)
+def _adjoint_of_scaled(start, stop, out, exponents, y, exponent, sample, t_from, system):
+    """Rows back through J = D W; those times the D of the next step are made where they are made themselves."""
+    steps, R, _, n = out.shape
+    update_a, W = system
+    both, count = np.empty((2, min(R, ROWS), 1, n), y.dtype), np.empty(ROWS, np.int64)
+    within, (least, beyond) = np.empty(1, np.int64), limits(y)
+    for task in range(start, stop):
+        r0 = task * ROWS
+        r1 = min(R, r0 + ROWS)
+        own, counts = sample[r0:r1], count[: r1 - r0]
+        for r in range(r0, r1):
+            counts[r - r0] = exponent[r]
+        times_diagonal(both[0], y[r0:r1], update_a[t_from - 1], own)
+        for d in range(steps):
+            place, t = steps - 1 - d, max(t_from - 2 - d, 0)
+            new = out[place, r0:r1]
+            within[0] = 1
+            onward_product(
+                r1 - r0, n, both[d % 2], W, new, update_a[t], own, both[(d + 1) % 2], within, least, beyond
+            )  # fmt: skip
+            if within[0] == 0:
+                rescale(new, n, counts)
+                times_diagonal(both[(d + 1) % 2], new, update_a[t], own)
+            to = exponents[place, r0:r1]
+            for r in range(to.size):
+                to[r] = counts[r]
 
 
 @functools.cache
@@ -88,6 +123,9 @@ def carry(forward, out, exponents, y, exponent, sample, t_from, dz, dz2, system)
         _drive(forward)(out, y, sample, t_from, dz, dz2, factored(forward, system), gates)
     else:
         form, operands = prepared(forward, system)
+        if form == "scaled" and not forward:
+            _adjoint_of_scaled(out, exponents, y, exponent, sample, t_from, operands)
+            return
         _carry(form, forward)(out, exponents, y, exponent, sample, t_from, operands, gates)
 
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from ..._gemm import FMA, VECTOR_BYTES, VECTORS
+from ..._tile import FMA, VECTOR_BYTES, VECTORS
 
 _SUMS = 2  # partial sums, so that additions need not wait for each other
 

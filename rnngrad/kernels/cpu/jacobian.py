@@ -16,6 +16,8 @@ from ..._gemm import fill_panels, packed_product, panel_width
 from ..._jit import inner, kernel
 from ..tuples import PUT, TAKE, copy_rows
 
+_UNITS = 512  # of several samples in one row: a loop over few units has more to do with itself than with them
+
 
 @functools.cache
 def factors(cell, phi):
@@ -91,7 +93,16 @@ def factors(cell, phi):
                 consts[min(t, consts.shape[0] - 1)], t, lengths, buffer, unit_g,
             )  # fmt: skip
 
-    return run
+    def launch(update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2, lengths, consts):
+        arrays = update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2
+        T, B, _, n = a.shape
+        if cell.unit_wise and lengths.min() >= T:
+            together = max(g for g in range(1, B + 1) if B % g == 0 and (g == 1 or g * n <= _UNITS))
+            arrays = [x.reshape(len(x), B // together, *x.shape[2:-1], together * n) for x in arrays]
+            lengths = lengths[: B // together]
+        run(*arrays, lengths, consts)
+
+    return launch
 
 
 @inner()

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ..._gemm import VECTOR_BYTES, add_packed_product, panel_width
+from ..._gemm import add_packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
+from ..._tile import VECTOR_BYTES
 from .jacobian import dense_rows
 from .rowwise import subtract_outer
 from .singular_values import dot

@@ -7,9 +7,11 @@ not depend on the number of threads.
 
 import numpy as np
 
-from ..._gemm import MR, add_packed_product, add_transposed_product, fill_panels, pack, panel_columns, panel_width
+from ..._gemm import add_packed_product, add_transposed_product, fill_panels, pack, panel_columns, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..._memory import empty
+from ..._tile import MR
+from .rowwise import scaled_rows
 
 _ROWS = 256  # rows of one piece
 _SHORT = 1024  # bytes of a row that needs no copying
@@ -25,13 +27,11 @@ _TASKS = 8  # pieces of a sum, where there are fewer blocks of columns than this
 def _affine(start, stop, out, x, panels, bias, first, columns):
     """out[r, first : first + columns] = bias + x[r] B, piece by piece of rows; with empty panels the bias alone."""
     R, C = out.shape
-    m = x.shape[1]
+    m, flat, ones = x.shape[1], out.reshape(out.size), np.ones(columns, out.dtype)
     for piece in range(start, stop):
         r0 = piece * _ROWS
         r1 = min(R, r0 + _ROWS)
-        for r in range(r0, r1):
-            for c in range(columns):
-                out[r, first + c] = bias[c]
+        scaled_rows(r1 - r0, columns, ones, 0, 0, bias, 0, flat, r0 * C + first, C)
         if m > 0 and panels.shape[0] > 0:
             add_packed_product(r1 - r0, m, x[r0:], m, 1, panels, columns, out[r0:, first:], C)
 

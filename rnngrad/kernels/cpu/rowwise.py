@@ -8,8 +8,8 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from ..._gemm import FMA, VECTOR_BYTES
 from ..._jit import inner
+from ..._tile import FMA, VECTOR_BYTES
 
 _SHORT = 4  # vectors of a short row
 

@@ -97,6 +97,14 @@ def _range(values):
     return (126, 255, 60) if values.itemsize == 4 else (1022, 2047, 500)
 
 
+@unit
+def limits(values):
+    """(least, beyond): bits of the magnitudes within 2^(+-w), the largest of a row being one of them, as integers."""
+    bias, _, w = _range(values)
+    mantissa = 23 if values.itemsize == 4 else 52
+    return np.int64(bias - w) << mantissa, np.int64(bias + w + 1) << mantissa
+
+
 @inner(forced=True)
 def rescale(values, count, exponents):
     """Take a power of two 2^k out of each row of ``count`` numbers that left 2^(+-w), and add k to its exponent.
@@ -162,15 +170,21 @@ def _multiply(flat, start, count, exponent):
         flat[i] = flat[i] * first * second
 
 
-@kernel("fold", tasks=lambda rows, *rest: -(-len(rows) // ROWS), work=lambda rows, *rest: rows.size / 4)
+@kernel("fold", tasks=lambda rows, *rest: -(-len(rows) // ROWS), work=lambda rows, *rest: rows.size / 16)
 def _fold(start, stop, rows, exponent, overflow):
     n = rows.shape[1]
     flat = rows.reshape(rows.size)
-    for r in range(start * ROWS, min(len(rows), stop * ROWS)):
-        if exponent[r] != 0:
-            _multiply(flat, r * n, n, exponent[r])
-            if _exponent_fields(rows, r * n, 1, n)[1] == _range(rows)[1]:
-                overflow[r // ROWS] = 1
+    for task in range(start, stop):
+        r0, r1, any_of = task * ROWS, min(len(rows), (task + 1) * ROWS), np.int64(0)
+        for r in range(r0, r1):  # mostly there is nothing to do, which vectors find out
+            any_of |= exponent[r]
+        if any_of == 0:
+            continue
+        for r in range(r0, r1):
+            if exponent[r] != 0:
+                _multiply(flat, r * n, n, exponent[r])
+                if _exponent_fields(rows, r * n, 1, n)[1] == _range(rows)[1]:
+                    overflow[task] = 1
 
 
 def fold(rows, exponent):

@@ -142,7 +142,7 @@ def prepared(forward, system):
 
 
 @inner(forced=True)
-def _times_diagonal(out, rows, partial, sample):
+def times_diagonal(out, rows, partial, sample):
     """out[r] = rows[r] diag(partial[b]) of out, rows[R, 1, n] (they may be one) and partial[B, 1, 1, n]."""
     R, _, n = rows.shape
     source, d, to = rows.reshape(rows.size), partial.reshape(partial.size), out.reshape(out.size)
@@ -161,7 +161,7 @@ def _scaled_adjoint_room(system, like):
 @inner(forced=True)
 def _scaled_adjoint(system, scratch, current, new, sample, t):
     R, _, n = current.shape
-    _times_diagonal(scratch, current, system[0][t], sample)
+    times_diagonal(scratch, current, system[0][t], sample)
     packed_product(R, n, scratch, n, 1, system[1], n, new, n)
 
 
@@ -174,7 +174,7 @@ def _scaled_tangent_room(system, like):
 def _scaled_tangent(system, scratch, current, new, sample, t):
     R, _, n = current.shape
     packed_product(R, n, current, n, 1, system[1], n, new, n)
-    _times_diagonal(new, new, system[0][t], sample)
+    times_diagonal(new, new, system[0][t], sample)
 
 
 @inner(forced=True)
