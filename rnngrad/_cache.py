@@ -20,15 +20,20 @@ from ._linking import provide, required
 _PACKAGE = Path(__file__).parent
 
 
-def _digest() -> str:
-    """Hexadecimal digest of Numba's version and of every source that compiled code is made from."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    own = "_cache _compiler _linking _jit _gemm _math _dual loss_terms normalization"
-    sources = [_PACKAGE / f"{name}.py" for name in own.split()]
-    sources += sorted((_PACKAGE / "kernels").glob("*.py"))
+def sources() -> list[Path]:
+    """Every source that compiled code is made from."""
+    own = "_cache _compiler _linking _jit _tile _gemm _math _dual loss_terms normalization unit_terms"
+    found = [_PACKAGE / f"{name}.py" for name in own.split()]
+    found += sorted((_PACKAGE / "kernels").glob("*.py"))
     for folder in ("cells", "kernels/cpu"):
-        sources += sorted((_PACKAGE / folder).rglob("*.py"))
-    for path in sources:
+        found += sorted((_PACKAGE / folder).rglob("*.py"))
+    return found
+
+
+def _digest() -> str:
+    """Hexadecimal digest of Numba's version and of the sources."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sources():
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

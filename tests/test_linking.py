@@ -1,6 +1,7 @@
 """How compiled functions get into each other: inlined, or compiled once and called by a symbol."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from rnngrad import _math
+import rnngrad as rg
+from rnngrad import _cache, _math
 from rnngrad._jit import inner, kernel, unit
 from rnngrad._linking import required
 
@@ -156,3 +158,16 @@ def test_kept_code_finds_what_it_calls(tmp_path):
         file.unlink()
         assert run() == ["[2.0, 2.0, 2.0", " 1\n"]
     assert kept().keys() == files.keys()
+
+
+def test_the_digest_covers_every_module_with_compiled_code():
+    """A module that decorates with, or makes code for, the compiler."""
+    package = Path(rg.__file__).parent
+    known = {path.relative_to(package).as_posix() for path in _cache.sources()}
+    marks = re.compile(r"^\s*@(unit|inner|kernel|intrinsic)\b|^from llvmlite import ir", re.MULTILINE)
+    compiled = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "cuda" not in path.parts and marks.search(path.read_text())
+    }
+    assert {"_tile.py", "unit_terms.py", "cells/lstm.py", "kernels/cpu/chain.py"} <= compiled <= known

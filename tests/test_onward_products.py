@@ -79,7 +79,7 @@ def rescaled(start, stop, values, count, exponents):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize(("n", "gain"), [(5, 1.0), (16, 0.3), (16, 3.0), (33, 0.05)])
 def test_a_chain_is_its_steps_one_after_the_other(n, gain, activation, dtype):
-    """The same bits: rows of any sample, with exponents of their own, that shrink, grow, vanish, and leave the range."""
+    """The same bits: rows of any sample, with exponents of their own, that shrink, grow, vanish and leave the range."""
     rng = np.random.default_rng(n)
     W = (gain / np.sqrt(n) * rng.standard_normal((1, n, n))).astype(dtype)
     net = rg.Network.init("vanilla", n_inputs=2, n_hidden=n, activation=activation, seed=0, dtype=dtype).replace(W=W)
