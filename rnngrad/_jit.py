@@ -152,7 +152,7 @@ def _run(compiled, args, count, threads, pieces=1):
 
 
 _PIECES = 4  # at most
-_PIECE_WORK = 400_000  # nanoseconds a piece should take: between two of them a thread waits for Python
+_PIECE_WORK = 100_000  # nanoseconds a piece should take: between two of them a thread waits for Python
 _pools: dict[int, ThreadPoolExecutor] = {}
 _pools_lock = threading.Lock()
 
