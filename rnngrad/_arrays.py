@@ -38,7 +38,9 @@ def zeros_beside(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 def copied(array: Any) -> Any:
     """A C-contiguous copy that nothing else uses, where the array lies; those on the GPU are contiguous."""
     if not _cuda.is_device_array(array):
-        return np.array(array, order="C")
+        out = _memory.empty(array.shape, array.dtype)
+        out[...] = array
+        return out
     out = _cuda.empty(tuple(array.shape), array.dtype)
     out.copy_to_device(array)
     return out

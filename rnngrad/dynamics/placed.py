@@ -75,7 +75,12 @@ def add_rows(
 
 def times_rows(values: Any, factors: NDArray | float) -> Any:
     """factors values, with a factor for each row of C-contiguous (R, …) or one for all; a new array."""
-    out, every = empty_beside(values, tuple(values.shape), values.dtype), np.arange(values.shape[0])
+    out = empty_beside(values, tuple(values.shape), values.dtype)
+    if not _cuda.is_device_array(values):
+        factors = np.asarray(factors, values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+        with np.errstate(all="ignore"):  # as of the kernels
+            return np.multiply(values, factors, out=out)
+    every = np.arange(values.shape[0])
     _put(out, every, values, every, False, factors)
     return out
 
@@ -83,7 +88,8 @@ def times_rows(values: Any, factors: NDArray | float) -> Any:
 def minus(values: Any, others: Any) -> Any:
     """values - others, of C-contiguous (R, …)."""
     if not _cuda.is_device_array(values):
-        return values - others
+        with np.errstate(all="ignore"):
+            return np.subtract(values, others, out=empty_beside(values, values.shape, values.dtype))
     out = copied(values)
     add_rows(out, np.arange(values.shape[0]), others, factors=-1.0)
     return out
@@ -121,7 +127,10 @@ def _put(
 
 def add(out: Any, more: Any) -> None:
     """out += more, of one shape; C-contiguous."""
-    if out.size:
+    if not _cuda.is_device_array(out):
+        with np.errstate(all="ignore"):
+            np.add(out, more, out=out)
+    elif out.size:
         one = np.zeros(1, np.int64)
         _put(out.reshape(1, -1), one, more.reshape(1, -1), one, True)
 

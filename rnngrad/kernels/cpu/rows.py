@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
-from ..._jit import kernel
+from ..._jit import inner, kernel
 from .scaling import ROWS
 
 _LN2 = math.log(2.0)
-_LEAST, _LARGEST = 1e-130, 1e150  # lengths whose squares are certainly normal numbers
 _SQUARES = (2.0**-900, 2.0**1000)  # sums of squares between these lost nothing to under- or overflow
 
 
@@ -39,22 +38,6 @@ def put_rows(out, to, values, source, more=False, factors=None):
     _put(out, to, values, source, np.empty(0, values.dtype) if factors is None else factors, bool(more))
 
 
-def row_lengths(out, rows):
-    """out[r] = ||rows[r]|| of rows (R, C), in float64, of any size that is a number; not finite where an entry is not.
-
-    ``out`` is on the host.
-    """
-    flat = rows.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.sqrt(np.einsum("ri,ri->r", flat, flat), out=out)
-        if not (out.min(initial=1.0) > _LEAST and out.max(initial=1.0) < _LARGEST):  # squares may have left the numbers
-            far = ~((out > _LEAST) & (out < _LARGEST))
-            top = np.abs(flat[far]).max(axis=1, initial=0.0)
-            scale = np.where((top > 0) & np.isfinite(top), top, 1.0)
-            own = flat[far] / scale[:, None]
-            out[far] = scale * np.sqrt(np.einsum("ri,ri->r", own, own))
-
-
 def live_rows(x):
     """Which rows of (R, C) hold a number that is not zero, (R,) of bool."""
     return np.any(x != 0, axis=1)
@@ -65,30 +48,58 @@ def changing(x):
     return np.any(x != x[:1], axis=(0, 2))
 
 
+@inner()
+def _norm(row):
+    """(length, scale) with ||row|| = length scale; the scale is 1 unless squares leave the numbers."""
+    n = row.size
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0  # chains, so that additions need not wait for each other
+    for i in range(0, n - 3, 4):
+        w, x, y, z = np.float64(row[i]), np.float64(row[i + 1]), np.float64(row[i + 2]), np.float64(row[i + 3])
+        a += w * w
+        b += x * x
+        c += y * y
+        d += z * z
+    for i in range(n - n % 4, n):
+        x = np.float64(row[i])
+        a += x * x
+    square, top = (a + b) + (c + d), 0.0
+    if square > _SQUARES[0] and square < _SQUARES[1]:
+        return math.sqrt(square), 1.0
+    for i in range(n):
+        top = max(top, abs(np.float64(row[i])))
+    if top == 0.0 or top == math.inf or square != square:  # zeros alone, or no number
+        return square, 1.0
+    square = 0.0
+    for i in range(n):  # divided by the largest entry first
+        x = np.float64(row[i]) / top
+        square += x * x
+    return math.sqrt(square), top
+
+
+@kernel("row_lengths", tasks=lambda out, *rest: -(-len(out) // ROWS), work=lambda out, rows: rows.size)
+def _lengths(start, stop, out, rows):
+    for r in range(start * ROWS, min(len(rows), stop * ROWS)):
+        length, scale = _norm(rows[r])
+        out[r] = length * scale
+
+
 @kernel("row_log_norms", tasks=lambda out, *rest: -(-len(out) // ROWS), work=lambda out, rows, *rest: rows.size)
 def _log_norms(start, stop, out, rows, exponent):
-    R, n = rows.shape
-    for r in range(start * ROWS, min(R, stop * ROWS)):
-        square, top = 0.0, 0.0
-        for i in range(n):
-            x = np.float64(rows[r, i])
-            square += x * x
-        if square > _SQUARES[0] and square < _SQUARES[1]:
-            out[r] = math.log(square) / 2.0 + exponent[r] * _LN2
-            continue
-        for i in range(n):
-            top = max(top, abs(np.float64(rows[r, i])))
-        if top == 0.0 or top == math.inf or square != square:  # zeros alone, or no number
-            out[r] = -math.inf if square == 0.0 else square
-            continue
-        square = 0.0
-        for i in range(n):  # divided by the largest entry first
-            x = np.float64(rows[r, i]) / top
-            square += x * x
-        out[r] = math.log(square) / 2.0 + math.log(top) + exponent[r] * _LN2
+    for r in range(start * ROWS, min(len(rows), stop * ROWS)):
+        length, scale = _norm(rows[r])
+        out[r] = -math.inf if length == 0.0 else math.log(length) + math.log(scale) + exponent[r] * _LN2
+
+
+def row_lengths(out, rows):
+    """out[r] = ||rows[r]|| of rows (R, C), in float64, of any size that is a number; not finite where an entry is not.
+
+    ``out`` is on the host.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # of interpreted kernels
+        _lengths(out, rows)
 
 
 def row_log_norms(out, rows, exponent):
     """out[r] = ln ||rows[r] 2^exponent[r]|| of rows (R, n), in float64; -inf for a row of zeros."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         _log_norms(out, rows, exponent)
