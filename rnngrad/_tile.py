@@ -1,5 +1,7 @@
 """The register tile of a matrix product, written in LLVM's vector types: Numba cannot keep an array in registers."""
 
+import functools
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -69,15 +71,19 @@ class _Vectors:
         )
         return self.builder.icmp_signed("<", numbers, self.spread(count))
 
-    def any_at_least(self, values, limit, mask):
-        """Whether the magnitude of a number is ``limit`` or more; both as the integers that their bits are."""
-        magnitude = ir.Constant(self.integers, [(1 << (self.bits - 1)) - 1] * self.lanes)
-        found = self.builder.icmp_signed(
-            ">=", self.builder.and_(self.builder.bitcast(values, self.integers), magnitude), limit
-        )
-        found = found if mask is None else self.builder.and_(found, mask)
-        bits = self.builder.bitcast(found, ir.IntType(self.lanes))
-        return self.builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+    def larger(self, bits, others):
+        """The larger of integers, lane by lane."""
+        return self.builder.select(self.builder.icmp_signed(">", bits, others), bits, others)
+
+    def magnitudes(self, values):
+        """As the integers that their bits are: ordered as the numbers, infinity and NaN above all."""
+        sign_off = ir.Constant(self.integers, [(1 << (self.bits - 1)) - 1] * self.lanes)
+        return self.builder.and_(self.builder.bitcast(values, self.integers), sign_off)
+
+    def any_at_least(self, bits, limit):
+        """Whether one of the integers is ``limit`` or more."""
+        found = self.builder.bitcast(self.builder.icmp_signed(">=", bits, limit), ir.IntType(self.lanes))
+        return self.builder.icmp_unsigned("!=", found, ir.Constant(found.type, 0))
 
 
 class _Onward:
@@ -102,16 +108,14 @@ class _Onward:
         builder, lanes = self._builder, self._vectors.lanes
         from_d = builder.mul(builder.load(builder.gep(self._places, [ir.Constant(_INDEX, r)])), self._ldc)
         to = builder.mul(self._ldc, ir.Constant(_INDEX, r))
-        large = [ir.Constant(_FLAG, 0)] * 2
         for v, (value, mask) in enumerate(zip(values, masks, strict=True)):
             column = ir.Constant(_INDEX, v * lanes)
             factor = self._vectors.load(self._d, builder.add(from_d, column), mask)
             self._vectors.store(builder.fmul(value, factor), self._scaled, builder.add(to, column), mask)
-            large = [
-                builder.or_(found, self._vectors.any_at_least(value, limit, mask))
-                for found, limit in zip(large, self._limits, strict=True)
-            ]
-        fine = builder.zext(builder.and_(large[0], builder.not_(large[1])), _INDEX)
+        # columns past the edge of B are zero: they hide nothing, and are no numbers only where the row has one
+        top = functools.reduce(self._vectors.larger, map(self._vectors.magnitudes, values))
+        some, beyond = (self._vectors.any_at_least(top, limit) for limit in self._limits)
+        fine = builder.zext(builder.and_(some, builder.not_(beyond)), _INDEX)
         builder.store(builder.and_(builder.load(self._fine), fine), self._fine)
 
     def end(self):
