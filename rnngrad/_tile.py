@@ -20,7 +20,7 @@ class _Vectors:
     """Code for vectors of one dtype: loads, stores and arithmetic, masked or whole."""
 
     def __init__(self, builder, dtype, scalar):
-        self.builder, self.bits, self.scalar = builder, dtype.bitwidth, scalar
+        self.builder, self.bits = builder, dtype.bitwidth
         self.align = dtype.bitwidth // 8
         self.lanes = VECTOR_BYTES // self.align
         self.type = ir.VectorType(scalar, self.lanes)

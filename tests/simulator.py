@@ -79,7 +79,7 @@ def _attribute(self, name):
 
 
 def _poisoned(of):
-    """``of`` with every byte of the new array set: floats are signalling NaNs, which warn when they are used.
+    """``of`` with numbers that show in the new array: floats are signalling NaNs, which warn when they are used.
 
     Memory that nobody wrote is as likely to hold what was right the last time.
     """

@@ -280,7 +280,10 @@ def input_runs(rows: Any) -> list[tuple[int, int, int]]:
 
 
 def tile_rows(n: int) -> int:
-    """Samples of one task. A function of n alone, so that no result depends on the number of threads."""
+    """Samples of one task: more where a step of few is over before it has begun, or W is read from far away.
+
+    A function of n alone, so that no result depends on the number of threads.
+    """
     return 8 if 32 < n <= 128 else 16
 
 

@@ -55,7 +55,7 @@ def _carry(form, forward):
     work=lambda out, *rest: out.size * (1 + out.shape[3] / MULTIPLY_ADDS),
 )
 def _adjoint_of_scaled(start, stop, out, exponents, y, exponent, sample, t_from, system):
-    """Rows back through J = D W; those times the D of the next step are made where they are made themselves."""
+    """Rows back through J = D W: y_{t-1} = (y_t D_t) W, and with it, from the same registers, y_{t-1} D_{t-1}."""
     steps, R, _, n = out.shape
     update_a, W = system
     both, count = np.empty((2, min(R, ROWS), 1, n), y.dtype), np.empty(ROWS, np.int64)
@@ -121,11 +121,11 @@ def carry(forward, out, exponents, y, exponent, sample, t_from, dz, dz2, system)
     if dz.shape[0] > 0:
         exponents[:] = exponent
         _drive(forward)(out, y, sample, t_from, dz, dz2, factored(forward, system), gates)
+        return
+    form, operands = prepared(forward, system)
+    if form == "scaled" and not forward:
+        _adjoint_of_scaled(out, exponents, y, exponent, sample, t_from, operands)
     else:
-        form, operands = prepared(forward, system)
-        if form == "scaled" and not forward:
-            _adjoint_of_scaled(out, exponents, y, exponent, sample, t_from, operands)
-            return
         _carry(form, forward)(out, exponents, y, exponent, sample, t_from, operands, gates)
 
 

@@ -97,7 +97,7 @@ def factors(cell, phi):
         arrays = update_s, update_a, update_a2, inner_s, inner_a, emit_s, states, a, a2
         T, B, _, n = a.shape
         if cell.unit_wise and lengths.min() >= T:
-            together = max(g for g in range(1, B + 1) if B % g == 0 and (g == 1 or g * n <= _UNITS))
+            together = max((g for g in range(2, min(B, _UNITS // n) + 1) if B % g == 0), default=1)
             arrays = [x.reshape(len(x), B // together, *x.shape[2:-1], together * n) for x in arrays]
             lengths = lengths[: B // together]
         run(*arrays, lengths, consts)

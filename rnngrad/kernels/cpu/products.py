@@ -31,6 +31,7 @@ def _affine(start, stop, out, x, panels, bias, first, columns):
     for piece in range(start, stop):
         r0 = piece * _ROWS
         r1 = min(R, r0 + _ROWS)
+        # the bias times one, in vectors: loops over short rows find out at each that it overlaps nothing
         scaled_rows(r1 - r0, columns, ones, 0, 0, bias, 0, flat, r0 * C + first, C)
         if m > 0 and panels.shape[0] > 0:
             add_packed_product(r1 - r0, m, x[r0:], m, 1, panels, columns, out[r0:, first:], C)

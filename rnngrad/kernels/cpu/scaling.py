@@ -99,7 +99,7 @@ def _range(values):
 
 @unit
 def limits(values):
-    """(least, beyond): bits of the magnitudes within 2^(+-w), the largest of a row being one of them, as integers."""
+    """(least, beyond), bits as integers: ``rescale`` leaves a row whose largest magnitude is in [least, beyond)."""
     bias, _, w = _range(values)
     mantissa = 23 if values.itemsize == 4 else 52
     return np.int64(bias - w) << mantissa, np.int64(bias + w + 1) << mantissa

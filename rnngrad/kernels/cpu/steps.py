@@ -134,11 +134,12 @@ def prepared(forward, system):
 
     That is one state of one gate with no path to itself beside W.
     """
-    factors, weights, masks, emits_state, gates = factored(forward, system)
+    operands = factored(forward, system)
+    factors, weights, masks, emits_state, _ = operands
     update_a, keeps = factors[1], masks[0][0, 0]
     if update_a.shape[2:4] == (1, 1) and not factors[2].shape[3] and emits_state and not keeps:
         return "scaled", (update_a, weights[0])
-    return "factored", (factors, weights, masks, emits_state, gates)
+    return "factored", operands
 
 
 @inner(forced=True)
