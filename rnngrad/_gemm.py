@@ -14,9 +14,10 @@ from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from ._compiler import VECTOR_BYTES
 from ._jit import inner, kernel, unit
 from ._memory import empty
-from ._tile import MR, VECTOR_BYTES, VECTORS, make_tile
+from ._tile import MR, VECTORS, make_tile
 
 
 def panel_columns(columns, itemsize):
@@ -29,8 +30,11 @@ panel_width = unit(panel_columns)  # for kernels; compiling it for Python takes 
 
 
 @intrinsic
-def _flat(typingctx, array):
-    """The memory of an array from its first element on, as one row: one type for arrays of any dimension."""
+def flat(typingctx, array):
+    """The memory of an array from its first element on, as one row: one type for arrays of any dimension.
+
+    Of contiguous arrays the same as ``reshape(-1)``, which asks a function whether it must copy.
+    """
     row = types.Array(array.dtype, 1, "C")
 
     def codegen(context, builder, signature, args):
@@ -90,11 +94,11 @@ def _make_product(accumulate, onward=False):
     @inner(accumulate, onward, forced=True)
     def product(m, k, a, row_step, depth_step, panels, n, c, ldc, extra=0):
         width = panels.shape[2]
-        group_step, b, b_panel = MR * row_step, _flat(panels), k * width
+        group_step, b, b_panel = MR * row_step, flat(panels), k * width
         if width * c.itemsize > VECTOR_BYTES:
-            wide(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc, extra)
+            wide(m, k, flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, flat(c), ldc, extra)
         else:
-            narrow(m, k, _flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, _flat(c), ldc, extra)
+            narrow(m, k, flat(a), row_step, depth_step, group_step, b, width, b_panel, width, n, flat(c), ldc, extra)
 
     return product
 
@@ -111,9 +115,9 @@ def add_transposed_product(m, k, a, depth_step, group_step, b, b_step, b_panel, 
     packed panels, or a matrix as it lies if n is a multiple of ``width``.
     """
     if width * c.itemsize > VECTOR_BYTES:
-        _wide(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc, 0)
+        _wide(m, k, flat(a), 1, depth_step, group_step, flat(b), b_step, b_panel, width, n, flat(c), ldc, 0)
     else:
-        _narrow(m, k, _flat(a), 1, depth_step, group_step, _flat(b), b_step, b_panel, width, n, _flat(c), ldc, 0)
+        _narrow(m, k, flat(a), 1, depth_step, group_step, flat(b), b_step, b_panel, width, n, flat(c), ldc, 0)
 
 
 #: product(m, k, a, row_step, depth_step, panels, n, c, ldc): C (m, n) <- A (m, k) B (k, n) with B packed;
@@ -131,7 +135,7 @@ def onward_product(m, n, a, panels, c, d, places, scaled, within, least, beyond)
     scaled[r] = C[r] * d[places[r]] of d (B, n), flat. within[0] becomes 0 where a row of C has in some panel no
     magnitude of ``least`` or more, or one of ``beyond`` or more, both given as the integers that their bits are.
     """
-    _onward_product(m, n, a, n, 1, panels, n, c, n, (_flat(d), places, _flat(scaled), within, least, beyond))
+    _onward_product(m, n, a, n, 1, panels, n, c, n, (flat(d), places, flat(scaled), within, least, beyond))
 
 
 @inner()
@@ -196,6 +200,9 @@ def pack(weights, transposed=False):
 
 
 if config.DISABLE_JIT:  # interpreted kernels (debugging, mutation runs): the same products by NumPy
+
+    def flat(array):
+        return array.reshape(array.size)
 
     def _matrix(array, rows, columns, row_step, column_step):
         steps = (row_step * array.itemsize, column_step * array.itemsize)

@@ -25,6 +25,7 @@ _FLAGS = {
     # x y + z may be rounded once (as CUDA does by default); nothing is reordered, no NaN or infinity assumed away.
     "fastmath": {"contract"},
 }
+_IN_ANY_ORDER = _FLAGS | {"fastmath": {"contract", "reassoc"}}
 
 
 def unit(function):
@@ -50,12 +51,13 @@ def _name_apart(function, key):
     return text
 
 
-def inner(*key, forced=False, cached=True):
+def inner(*key, forced=False, cached=True, in_any_order=False):
     """Decorate a loop nest called by kernels: one thread, compiled once and called by name.
 
     ``key`` and ``cached`` as for :func:`kernel`; no key for a function of a module. ``forced`` inlines it into every
     caller: for what is so short that the call would count (with many arrays it costs a tenth of a microsecond), and
-    compiled with each.
+    compiled with each. ``in_any_order``: what it sums may be added in any order, and is added in vectors; always the
+    same one, as it is compiled once.
     """
 
     def decorate(function):
@@ -66,8 +68,9 @@ def inner(*key, forced=False, cached=True):
             return function
         if forced:
             return Inlined(function, _FLAGS)
+        flags = _IN_ANY_ORDER if in_any_order else _FLAGS
         name = f"{function.__module__.removeprefix('rnngrad.')}.{function.__qualname__}"
-        outlined = Outlined(function, _FLAGS, name if cached else None)
+        outlined = Outlined(function, flags, name if cached else None)
         if cached and cache_is_writable():
             function.__rnngrad_key__ = key_text
             outlined._cache = KernelCache(function)

@@ -2,15 +2,14 @@
 
 import functools
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-_FEATURES = llvm.get_host_cpu_features()
-_WIDE = bool(_FEATURES.get("avx512f"))
-FMA = bool(_FEATURES.get("fma")) or _WIDE or not _FEATURES  # no feature list (Arm): fused is native there
-VECTOR_BYTES = 64 if _WIDE else 32 if _FEATURES.get("avx") else 16
+from ._compiler import FEATURES, VECTOR_BYTES
+
+_WIDE = VECTOR_BYTES == 64
+FMA = bool(FEATURES.get("fma")) or _WIDE or not FEATURES  # no feature list (Arm): fused is native there
 VECTORS = 2  # vectors side by side in a tile, or one where the matrix is that narrow
 MR = 8 if _WIDE else 4  # rows of a tile; 8 x 2 accumulators of 32 registers, or 4 x 2 of 16
 _INDEX, _LANE, _FLAG = ir.IntType(64), ir.IntType(32), ir.IntType(1)

@@ -33,7 +33,7 @@ def implicit_row(n: int, B: int, dtype: str, jax: Any) -> dict[str, Contender]:
     loss = rg.losses.squared_error(z)
 
     def ours(method: str) -> Contender:
-        return lambda: rg.implicit_gradient(rg.solve_fixed_point(net, x, method=method, tol=tol), loss)
+        return lambda: rg.implicit_gradient(rg.solve_fixed_point(net, x, method=method, tol=tol), loss, tol=tol)
 
     out = {"rnngrad": ours("picard"), "rnngrad anderson": ours("anderson")}
     if jax is None:

@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-from ..._tile import FMA, VECTOR_BYTES, VECTORS
+from ..._compiler import VECTOR_BYTES
+from ..._tile import FMA, VECTORS
 
 _SUMS = 2  # partial sums, so that additions need not wait for each other
 

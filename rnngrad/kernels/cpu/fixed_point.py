@@ -13,8 +13,8 @@ from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..iteration import DEPENDENT, PATIENCE, ROUNDING, ending, mixture
 from ..tuples import copy_rows
 from .rollout import step
-from .singular_values import dot
 from .steps import ADJOINT, TANGENT, prepared
+from .sums import dot, square_distance
 from .system import written
 
 
@@ -39,6 +39,70 @@ def _make(name, key, cached, room, apply, cost):
     k <= iterations[b]; ends[b] says why it ended. What s holds at the end is the state whose residual comes last.
     """
 
+    @inner(name, *key, cached=cached)
+    def together(b0, pair, past, small, scratch, s, residuals, iterations, ends, settings, system):
+        # the samples b0 … of one tile, until the last has ended; what a kernel makes is handed on to be borrowed here,
+        # as every view of an array of its own is counted
+        tol, limit, window, damping, _ = settings
+        r, last_s, last_r, steps, changes = past
+        gram, weights, gamma, best, since, live = small
+        rows, N = pair.shape[1], r.shape[1]
+        eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
+        near, most = ROUNDING * eps * np.sqrt(N), 1 / (eps * eps)
+        flat, states, beta = s.reshape(len(s), N), pair.reshape(2, rows, N), s.dtype.type(damping)
+        best[:rows] = np.inf
+        since[:rows] = 0
+        live[:rows] = True
+        left = rows
+        for b in range(rows):
+            for i in range(N):
+                states[0, b, i] = flat[b0 + b, i]
+        k = 0
+        while left > 0:
+            apply(pair, b0, scratch, system)
+            for b in range(rows):
+                if not live[b]:
+                    continue
+                own, moved, rb = states[0, b], states[1, b], r[b]
+                size = np.sqrt(square_distance(moved, own))
+                residuals[k, b0 + b] = size
+                since[b] = 0 if size < best[b] else since[b] + 1
+                length = np.sqrt(dot(own, own)) if since[b] >= PATIENCE else 0.0
+                end = ending(size, residuals[0, b0 + b], since[b], length, tol, near, most, k, limit)
+                best[b] = min(best[b], size)
+                if end >= 0:
+                    ends[b0 + b] = end
+                    iterations[b0 + b] = k
+                    live[b] = False
+                    left -= 1
+                    for i in range(N):
+                        flat[b0 + b, i] = own[i]
+                    continue
+                if window == 0:
+                    for i in range(N):
+                        own[i] += beta * (moved[i] - own[i])
+                    continue
+                for i in range(N):
+                    rb[i] = moved[i] - own[i]
+                kept = min(k, window)
+                if k > 0:
+                    new = (k - 1) % window
+                    for i in range(N):
+                        steps[b, new, i] = own[i] - last_s[b, i]
+                        changes[b, new, i] = rb[i] - last_r[b, i]
+                    for j in range(kept):
+                        value = dot(changes[b, new], changes[b, j])
+                        gram[b, new, j] = value
+                        gram[b, j, new] = value
+                for j in range(kept):
+                    gamma[j] = dot(changes[b, (k - 1 - j) % window], rb)
+                for i in range(N):
+                    last_s[b, i] = own[i]
+                    last_r[b, i] = rb[i]
+                used = mixture(gram[b], weights, gamma, k, window, kept, DEPENDENT * eps)
+                _mix(own, rb, steps[b], changes[b], gamma, used, k, damping)
+            k += 1
+
     @kernel(
         name,
         *key,
@@ -47,78 +111,30 @@ def _make(name, key, cached, room, apply, cost):
         work=lambda s, *rest: 30 * s.size * (8 + cost(s) / MULTIPLY_ADDS),
     )
     def run(start, stop, s, residuals, iterations, ends, settings, system):
-        tol, limit, window, damping, tile = settings
+        window, tile = settings[2], settings[4]
         B, S, n = s.shape
-        N = S * n
-        eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
-        near = ROUNDING * eps * np.sqrt(N)
-        flat, beta = s.reshape(B, N), s.dtype.type(damping)
-        both = np.empty((2, tile, S, n), s.dtype)
-        r = np.empty((tile, N), s.dtype)
-        last_s, last_r = np.empty((tile, N), s.dtype), np.empty((tile, N), s.dtype)
-        steps, changes = np.empty((tile, window, N), s.dtype), np.empty((tile, window, N), s.dtype)
-        gram, weights, gamma = np.empty((tile, window, window)), np.empty((window, window)), np.empty(window)
-        best, since = np.empty(tile), np.empty(tile, np.int64)
-        live = np.empty(tile, np.bool_)
+        row, many = (tile, S * n), (tile, window, S * n)
+        past = (
+            np.empty(row, s.dtype),
+            np.empty(row, s.dtype),
+            np.empty(row, s.dtype),
+            np.empty(many, s.dtype),
+            np.empty(many, s.dtype),
+        )
+        small = (
+            np.empty((tile, window, window)),
+            np.empty((window, window)),
+            np.empty(window),
+            np.empty(tile),
+            np.empty(tile, np.int64),
+            np.empty(tile, np.bool_),
+        )
         for task in range(start, stop):
             b0 = task * tile
             rows = min(B, b0 + tile) - b0
             scratch = room(s[b0 : b0 + rows], system)
-            best[:rows] = np.inf
-            since[:rows] = 0
-            live[:rows] = True
-            left = rows
-            pair = both if rows == tile else np.empty((2, rows, S, n), s.dtype)
-            states = pair.reshape(2, rows, N)
-            for b in range(rows):
-                for i in range(N):
-                    states[0, b, i] = flat[b0 + b, i]
-            k = 0
-            while left > 0:
-                apply(pair, b0, scratch, system)
-                for b in range(rows):
-                    if not live[b]:
-                        continue
-                    own, moved, rb = states[0, b], states[1, b], r[b]
-                    for i in range(N):
-                        rb[i] = moved[i] - own[i]
-                    size = np.sqrt(dot(rb, rb))
-                    residuals[k, b0 + b] = size
-                    since[b] = 0 if size < best[b] else since[b] + 1
-                    length = np.sqrt(dot(own, own)) if since[b] >= PATIENCE else 0.0
-                    first = residuals[0, b0 + b]
-                    end = ending(size, first, since[b], length, tol, near, 1 / (eps * eps), k, limit)
-                    best[b] = min(best[b], size)
-                    if end >= 0:
-                        ends[b0 + b] = end
-                        iterations[b0 + b] = k
-                        live[b] = False
-                        left -= 1
-                        for i in range(N):
-                            flat[b0 + b, i] = own[i]
-                        continue
-                    if window == 0:
-                        for i in range(N):
-                            own[i] += beta * rb[i]
-                        continue
-                    kept = min(k, window)
-                    if k > 0:
-                        new = (k - 1) % window
-                        for i in range(N):
-                            steps[b, new, i] = own[i] - last_s[b, i]
-                            changes[b, new, i] = rb[i] - last_r[b, i]
-                        for j in range(kept):
-                            value = dot(changes[b, new], changes[b, j])
-                            gram[b, new, j] = value
-                            gram[b, j, new] = value
-                    for j in range(kept):
-                        gamma[j] = dot(changes[b, (k - 1 - j) % window], rb)
-                    for i in range(N):
-                        last_s[b, i] = own[i]
-                        last_r[b, i] = rb[i]
-                    used = mixture(gram[b], weights, gamma, k, window, kept, DEPENDENT * eps)
-                    _mix(own, rb, steps[b], changes[b], gamma, used, k, damping)
-                k += 1
+            pair = np.empty((2, rows, S, n), s.dtype)
+            together(b0, pair, past, small, scratch, s, residuals, iterations, ends, settings, system)
 
     return run
 

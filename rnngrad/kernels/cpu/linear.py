@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from ..._compiler import VECTOR_BYTES
 from ..._gemm import add_packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
-from ..._tile import VECTOR_BYTES
 from .jacobian import dense_rows
 from .rowwise import subtract_outer
-from .singular_values import dot
+from .sums import dot
 
 _BLOCK = 8  # columns eliminated at once; the rest of the matrix follows by one product
 

@@ -14,8 +14,8 @@ from ..._gemm import fill_panels, packed_product, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..tridiagonal import SETTLED, largest_eigenvalue
 from .scaling import normalize, rescale
-from .singular_values import dot
 from .steps import ADJOINT, prepared
+from .sums import dot
 
 
 @inner()

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..._jit import inner, kernel
 from .scaling import ROWS
+from .sums import dot
 
 _LN2 = math.log(2.0)
 _SQUARES = (2.0**-900, 2.0**1000)  # sums of squares between these lost nothing to under- or overflow
@@ -51,26 +52,15 @@ def changing(x):
 @inner()
 def _norm(row):
     """(length, scale) with ||row|| = length scale; the scale is 1 unless squares leave the numbers."""
-    n = row.size
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0  # chains, so that additions need not wait for each other
-    for i in range(0, n - 3, 4):
-        w, x, y, z = np.float64(row[i]), np.float64(row[i + 1]), np.float64(row[i + 2]), np.float64(row[i + 3])
-        a += w * w
-        b += x * x
-        c += y * y
-        d += z * z
-    for i in range(n - n % 4, n):
-        x = np.float64(row[i])
-        a += x * x
-    square, top = (a + b) + (c + d), 0.0
+    square, top = dot(row, row), 0.0
     if square > _SQUARES[0] and square < _SQUARES[1]:
         return math.sqrt(square), 1.0
-    for i in range(n):
+    for i in range(row.size):
         top = max(top, abs(np.float64(row[i])))
     if top == 0.0 or top == math.inf or square != square:  # zeros alone, or no number
         return square, 1.0
     square = 0.0
-    for i in range(n):  # divided by the largest entry first
+    for i in range(row.size):  # divided by the largest entry first
         x = np.float64(row[i]) / top
         square += x * x
     return math.sqrt(square), top

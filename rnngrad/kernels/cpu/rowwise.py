@@ -8,8 +8,10 @@ from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
+from ..._compiler import VECTOR_BYTES
+from ..._gemm import flat
 from ..._jit import inner
-from ..._tile import FMA, VECTOR_BYTES
+from ..._tile import FMA
 
 _SHORT = 4  # vectors of a short row
 
@@ -170,7 +172,7 @@ def through(out, y, partial, mask, sample, transposed, more):
     rows, K, n = y.shape
     C = out.shape[1]
     across = partial.shape[2]
-    y_flat, d_flat, out_flat = y.reshape(y.size), partial.reshape(partial.size), out.reshape(out.size)
+    y_flat, d_flat, out_flat = flat(y), flat(partial), flat(out)
     r = 0
     while r < rows:
         end = run_end(sample, r)

@@ -13,21 +13,7 @@ from ..._blas import one_blas_thread
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..rotation import SWEEPS, is_orthogonal, rotation, rounding_exponent
 from .scaling import normalize
-
-
-@inner()
-def dot(x, y):
-    """Sum of x y in four chains, so that additions need not wait for each other."""
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    n = x.size
-    for i in range(0, n - 3, 4):
-        a += x[i] * y[i]
-        b += x[i + 1] * y[i + 1]
-        c += x[i + 2] * y[i + 2]
-        d += x[i + 3] * y[i + 3]
-    for i in range(n - n % 4, n):
-        a += x[i] * y[i]
-    return (a + b) + (c + d)
+from .sums import dot
 
 
 @inner()

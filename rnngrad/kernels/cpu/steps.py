@@ -9,7 +9,7 @@ cell.
 
 import numpy as np
 
-from ..._gemm import add_packed_product, fill_panels, pack, packed_product, panel_width
+from ..._gemm import add_packed_product, fill_panels, flat, pack, packed_product, panel_width
 from ..._jit import inner
 from .rowwise import run_end, scaled_rows, through
 
@@ -146,7 +146,7 @@ def prepared(forward, system):
 def times_diagonal(out, rows, partial, sample):
     """out[r] = rows[r] diag(partial[b]) of out, rows[R, 1, n] (they may be one) and partial[B, 1, 1, n]."""
     R, _, n = rows.shape
-    source, d, to = rows.reshape(rows.size), partial.reshape(partial.size), out.reshape(out.size)
+    source, d, to = flat(rows), flat(partial), flat(out)
     r = 0
     while r < R:
         end = run_end(sample, r)

@@ -7,7 +7,7 @@ import numpy as np
 from ..._jit import inner, kernel
 from ..magnitudes import larger
 from ..rotation import SWEEPS, keeps_largest, rotation
-from .singular_values import dot
+from .sums import dot
 
 
 @inner()
