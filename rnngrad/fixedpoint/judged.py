@@ -100,15 +100,15 @@ def judged(
     return times_rows(z, scale), residual, error, iterations, inverse
 
 
-def inverse_norm(fp: FixedPoint, local: Any, method: str, limit: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def inverse_norm(fp: FixedPoint, local: Any, method: str, limit: int, drawn: NDArray) -> NDArray[np.float64]:
     """An estimate of ||(I - J)^-1|| for each sample: how long the answer to a random right-hand side becomes.
 
-    It is solved until a direction with the expected share 1/sqrt(N) of it must be right to a tenth.
+    That has the direction of ``drawn`` (B, S, n). It is solved until a direction with the expected share 1/sqrt(N) of it
+    must be right to a tenth.
     """
     shape = fp.s.shape
     N, at = int(np.prod(shape[1:])), np.arange(shape[0])
-    probes = rng.uniform(-1, 1, shape)
-    probes /= lengths(probes)[:, None, None]
+    probes = drawn / lengths(drawn)[:, None, None]
     z, count, done = _solver(method)(local, placed_beside(fp.s, probes), at, limit, _TENTH / np.sqrt(N))
     if not done.all():
         bad = at[~done]

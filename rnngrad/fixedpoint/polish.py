@@ -33,10 +33,11 @@ def polished(
     if here is not fp.map:
         traj = here.trajectory(in_dtype(fp.s, np.float64))
     local = local_jacobians(traj)
-    inverse = inverse_norm(fp, local, method, limit, rng)
+    drawn = rng.uniform(-1, 1, tuple(fp.s.shape))  # for both uses: it takes as long as a step
+    inverse = inverse_norm(fp, local, method, limit, drawn)
     usual = inverse * min(1.0, 2 / np.sqrt(here.net.N))  # twice what a direction grows by in the mean
     step = directions(local, tuple(fp.s.shape), method, limit)
-    noise = placed_beside(fp.s, _EPS * rng.uniform(-2, 2, tuple(fp.s.shape)))
+    noise = placed_beside(fp.s, 2 * _EPS * drawn)
     moved = False
     for left in range(_STEPS, -1, -1):
         r, s = residuals(traj), traj.states[0]

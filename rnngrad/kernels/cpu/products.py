@@ -82,21 +82,23 @@ def input_adjoint(dx, da, U, runs, more=False):
 
 @inner()
 def _copy_groups(flat, da, first, columns):
-    """flat as out[g, k, r] = da[k, first + g MR + r], by four (vector moves); 0 past the edge."""
+    """flat as out[g, k, r] = da[k, first + g MR + r]; 0 past the edge.
+
+    Row by row of da, which is read from memory, and by four (vector moves).
+    """
     depth = da.shape[0]
     groups = (columns + MR - 1) // MR
+    whole = columns // MR
     out = flat[: groups * depth * MR].reshape(groups, depth, MR)
-    for g in range(groups):
-        c0 = first + g * MR
-        if (g + 1) * MR <= columns:
-            for k in range(depth):
-                for r in range(0, MR, 4):
-                    v0, v1, v2, v3 = da[k, c0 + r], da[k, c0 + r + 1], da[k, c0 + r + 2], da[k, c0 + r + 3]
-                    out[g, k, r], out[g, k, r + 1], out[g, k, r + 2], out[g, k, r + 3] = v0, v1, v2, v3
-        else:
-            for k in range(depth):
-                for r in range(MR):
-                    out[g, k, r] = da[k, c0 + r] if g * MR + r < columns else 0
+    for k in range(depth):
+        for g in range(whole):
+            c0 = first + g * MR
+            for r in range(0, MR, 4):
+                v0, v1, v2, v3 = da[k, c0 + r], da[k, c0 + r + 1], da[k, c0 + r + 2], da[k, c0 + r + 3]
+                out[g, k, r], out[g, k, r + 1], out[g, k, r + 2], out[g, k, r + 3] = v0, v1, v2, v3
+        for g in range(whole, groups):
+            for r in range(MR):
+                out[g, k, r] = da[k, first + g * MR + r] if g * MR + r < columns else 0
 
 
 @kernel("pack_rows", tasks=lambda flat, x, m, width: -(-len(x) // _DEPTH))
