@@ -103,8 +103,8 @@ def judged(
 def inverse_norm(fp: FixedPoint, local: Any, method: str, limit: int, drawn: NDArray) -> NDArray[np.float64]:
     """An estimate of ||(I - J)^-1|| for each sample: how long the answer to a random right-hand side becomes.
 
-    That has the direction of ``drawn`` (B, S, n). It is solved until a direction with the expected share 1/sqrt(N) of it
-    must be right to a tenth.
+    That has the direction of ``drawn`` (B, S, n). It is solved until a direction with the expected share 1/sqrt(N) of
+    it must be right to a tenth.
     """
     shape = fp.s.shape
     N, at = int(np.prod(shape[1:])), np.arange(shape[0])

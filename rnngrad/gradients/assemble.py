@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _cuda
-from .._arrays import concatenated, contiguous, empty_beside, rows
+from .._arrays import contiguous, empty_beside, rows
 from ..dynamics.device import is_on_device
 from ..dynamics.jacobian import through_output
 from ..dynamics.rollout import Trajectory, input_runs
@@ -203,14 +203,10 @@ def weight_gradients(
     count = traj.T * traj.B
 
     def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any) -> dict[str, NDArray]:
-        da, flat = da.reshape(count, -1, n), x.reshape(count, m)
-        dU = [
-            kernels.outer(da, p * n, length * n, flat, m).reshape(length, n, m) for _, p, length in input_runs(inputs)
-        ]
-        return {
-            "W" + suffix: kernels.outer(da, 0, recurrent * n, e.reshape(count, -1), n).reshape(recurrent, n, n),
-            "U" + suffix: concatenated(dU),
-        }
+        driven = [(p * n, length * n) for _, p, length in input_runs(inputs)]
+        da, x_rows = da.reshape(count, -1, n), x.reshape(count, m)
+        dW, dU = kernels.outers(da, e.reshape(count, -1), n, [(0, recurrent * n)], x_rows, m, driven)
+        return {"W" + suffix: dW.reshape(recurrent, n, n), "U" + suffix: dU.reshape(len(inputs), n, m)}
 
     out = stage("", da, e, cell.recurrent, cell.inputs)
     if cell.two_stage:

@@ -29,7 +29,7 @@ from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .overlap import overlap
 from .pointwise import gated_slope, update, update_vjp
-from .products import affine, column_sums, input_adjoint, outer
+from .products import affine, column_sums, input_adjoint, outer, outers
 from .rollout import rollout
 from .rows import changing, live_rows, put_rows, row_lengths, row_log_norms
 from .scaling import fold
@@ -77,6 +77,7 @@ __all__ = [
     "loss_curvature",
     "orthonormalize",
     "outer",
+    "outers",
     "output",
     "output_vjp",
     "overlap",

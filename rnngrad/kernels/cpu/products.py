@@ -5,9 +5,11 @@ cells have one run, the GRU of PyTorch two. Work is cut into pieces whose size d
 not depend on the number of threads.
 """
 
+import itertools
+
 import numpy as np
 
-from ..._gemm import add_packed_product, add_transposed_product, fill_panels, pack, panel_columns, panel_width
+from ..._gemm import add_packed_product, add_transposed_product, fill_panels, flat, pack, panel_columns, panel_width
 from ..._jit import MULTIPLY_ADDS, inner, kernel
 from ..._memory import empty
 from ..._tile import MR
@@ -15,7 +17,7 @@ from .rowwise import scaled_rows
 
 _ROWS = 256  # rows of one piece
 _SHORT = 1024  # bytes of a row that needs no copying
-_DEPTH = 256  # rows of x packed at once in ``outer``: a panel stays in the first-level cache
+_DEPTH = 256  # rows of x packed at once in ``outers``: a panel stays in the first-level cache
 _TASKS = 8  # pieces of a sum, where there are fewer blocks of columns than this
 
 
@@ -27,12 +29,12 @@ _TASKS = 8  # pieces of a sum, where there are fewer blocks of columns than this
 def _affine(start, stop, out, x, panels, bias, first, columns):
     """out[r, first : first + columns] = bias + x[r] B, piece by piece of rows; with empty panels the bias alone."""
     R, C = out.shape
-    m, flat, ones = x.shape[1], out.reshape(out.size), np.ones(columns, out.dtype)
+    m, ones = x.shape[1], np.ones(columns, out.dtype)
     for piece in range(start, stop):
         r0 = piece * _ROWS
         r1 = min(R, r0 + _ROWS)
         # the bias times one, in vectors: loops over short rows find out at each that it overlaps nothing
-        scaled_rows(r1 - r0, columns, ones, 0, 0, bias, 0, flat, r0 * C + first, C)
+        scaled_rows(r1 - r0, columns, ones, 0, 0, bias, 0, flat(out), r0 * C + first, C)
         if m > 0 and panels.shape[0] > 0:
             add_packed_product(r1 - r0, m, x[r0:], m, 1, panels, columns, out[r0:, first:], C)
 
@@ -40,15 +42,15 @@ def _affine(start, stop, out, x, panels, bias, first, columns):
 def affine(out, x, U, bias, runs):
     """out[r, P, n] = bias[P, n] + U x[r]."""
     R, P, n = out.shape
-    flat, m = out.reshape(R, P * n), x.shape[1]
+    whole, m = out.reshape(R, P * n), x.shape[1]
     driven = set()
     for u, p, length in runs:
         panels = pack(U[u : u + length], transposed=True)
-        _affine(flat, x, panels, bias[p : p + length].reshape(-1), p * n, length * n)
+        _affine(whole, x, panels, bias[p : p + length].reshape(-1), p * n, length * n)
         driven.update(range(p, p + length))
     none = np.empty((0, m, 1), out.dtype)
     for p in set(range(P)) - driven:
-        _affine(flat, x, none, bias[p], p * n, n)
+        _affine(whole, x, none, bias[p], p * n, n)
 
 
 @kernel(
@@ -81,15 +83,15 @@ def input_adjoint(dx, da, U, runs, more=False):
 
 
 @inner()
-def _copy_groups(flat, da, first, columns):
-    """flat as out[g, k, r] = da[k, first + g MR + r]; 0 past the edge.
+def _copy_groups(copy, da, first, columns):
+    """copy as out[g, k, r] = da[k, first + g MR + r]; 0 past the edge.
 
     Row by row of da, which is read from memory, and by four (vector moves).
     """
     depth = da.shape[0]
     groups = (columns + MR - 1) // MR
     whole = columns // MR
-    out = flat[: groups * depth * MR].reshape(groups, depth, MR)
+    out = copy[: groups * depth * MR].reshape(groups, depth, MR)
     for k in range(depth):
         for g in range(whole):
             c0 = first + g * MR
@@ -101,79 +103,138 @@ def _copy_groups(flat, da, first, columns):
                 out[g, k, r] = da[k, first + g * MR + r] if g * MR + r < columns else 0
 
 
-@kernel("pack_rows", tasks=lambda flat, x, m, width: -(-len(x) // _DEPTH))
-def _pack_rows(start, stop, flat, x, m, width):
+@kernel("pack_rows", tasks=lambda packed, x, m, width: -(-len(x) // _DEPTH))
+def _pack_rows(start, stop, packed, x, m, width):
     """Panels of every ``_DEPTH`` rows of x[:, :m], one after the other."""
     count = (m + width - 1) // width
     for piece in range(start, stop):
         r0 = piece * _DEPTH
         r1 = min(len(x), r0 + _DEPTH)
-        block = flat[r0 * count * width : r1 * count * width].reshape(count, r1 - r0, width)
+        block = packed[r0 * count * width : r1 * count * width].reshape(count, r1 - r0, width)
         fill_panels(block, 0, count, x[r0:r1, :m], False)
 
 
-@kernel(
-    "outer",
-    tasks=lambda parts, da, first, x, packed, chunk, block: parts.shape[0] * -(-parts.shape[1] // block),
-    work=lambda parts, da, *rest: parts[0].size * len(da) / MULTIPLY_ADDS,
-)
-def _outer(start, stop, parts, da, first, x, packed, chunk, block):
-    """parts[piece, c, m] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows.
+@inner(forced=True)
+def _clear(out, rows):
+    for c in range(rows):
+        for j in range(out.shape[1]):
+            out[c, j] = 0
 
-    A task is one block of columns c over one piece. Long rows would touch a page of memory at every step of the sum,
-    so the block of da is copied first, ``_DEPTH`` rows at a time; x, if its rows are long, is given packed.
+
+@inner()
+def _add_block(out, left, d_step, g_step, rows, depth, x, packed, r0):
+    """out[c] += sum of left[c, r] x[r0 + r, :m] over r < depth, for c < rows; x as it lies, or its panels."""
+    m, ldx = out.shape[1], x.shape[1]
+    width = panel_width(m, out.itemsize)
+    count = (m + width - 1) // width
+    if packed.size > 0:
+        right, r_step, p_step = packed[r0 * count * width :], width, depth * width
+    else:
+        right, r_step, p_step = flat(x)[r0 * ldx :], ldx, width
+    add_transposed_product(rows, depth, left, d_step, g_step, right, r_step, p_step, width, m, out, m)
+
+
+@kernel(
+    "outers",
+    tasks=lambda parts, parts2, da, blocks, *rest: parts.shape[0] * len(blocks),
+    work=lambda parts, parts2, da, *rest: (parts[0].size + parts2[0].size) * len(da) / MULTIPLY_ADDS,
+)
+def _outers(start, stop, parts, parts2, da, blocks, x, packed, x2, packed2, chunk):
+    """parts[piece, to + c] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows; parts2 of x2.
+
+    A task is one of ``blocks`` (first, columns, to, to2) over one piece, where -1 is nowhere. Long rows would touch a
+    page of memory at every step of the sum, so the block of da is copied first, ``_DEPTH`` rows at a time; x, if its
+    rows are long, is given packed.
     """
     R, lead = da.shape
-    _, columns, m = parts.shape
-    ldx = x.shape[1]
-    da_flat, x_flat = da.reshape(da.size), x.reshape(x.size)
-    width = panel_width(m, da.itemsize)
-    count = (m + width - 1) // width
-    blocks = (columns + block - 1) // block
     copied = lead * da.itemsize > _SHORT
-    groups = (block + MR - 1) // MR if copied else 0
-    flat = np.empty(groups * _DEPTH * MR, da.dtype)
+    widest = 0
+    for k in range(len(blocks)):
+        widest = max(widest, blocks[k, 1])
+    groups = (widest + MR - 1) // MR if copied else 0
+    copy = np.empty(groups * _DEPTH * MR, da.dtype)
     for task in range(start, stop):
-        piece = task // blocks
-        c0 = task % blocks * block
-        rows = min(columns, c0 + block) - c0
-        out = parts[piece, c0:]
-        for c in range(rows):
-            for j in range(m):
-                out[c, j] = 0
+        piece = task // len(blocks)
+        first, rows, to, to2 = blocks[task % len(blocks)]
+        if to >= 0:
+            _clear(parts[piece, to:], rows)
+        if to2 >= 0:
+            _clear(parts2[piece, to2:], rows)
         r0 = piece * chunk
         end = min(R, r0 + chunk)
         while r0 < end:
             depth = min(_DEPTH, end - r0)
             if copied:
-                _copy_groups(flat, da[r0 : r0 + depth], first + c0, rows)
-                left, d_step, g_step = flat, MR, depth * MR
+                _copy_groups(copy, da[r0 : r0 + depth], first, rows)
+                left, d_step, g_step = copy, MR, depth * MR
             else:
-                left, d_step, g_step = da_flat[r0 * lead + first + c0 :], lead, MR
-            if packed.size > 0:
-                right, r_step, p_step = packed[r0 * count * width :], width, depth * width
-            else:
-                right, r_step, p_step = x_flat[r0 * ldx :], ldx, width
-            add_transposed_product(rows, depth, left, d_step, g_step, right, r_step, p_step, width, m, out, m)
+                left, d_step, g_step = flat(da)[r0 * lead + first :], lead, MR
+            if to >= 0:
+                _add_block(parts[piece, to:], left, d_step, g_step, rows, depth, x, packed, r0)
+            if to2 >= 0:
+                _add_block(parts2[piece, to2:], left, d_step, g_step, rows, depth, x2, packed2, r0)
             r0 += depth
+
+
+def _blocks(runs, runs2, most):
+    """(first, columns, to, to2) of blocks of at most ``most`` columns that lie in a run of each or in none."""
+    edges = sorted({edge for first, columns in (*runs, *runs2) for edge in (first, first + columns)})
+    out = []
+    for start, stop in itertools.pairwise(edges):
+        places = [_place(own, start) for own in (runs, runs2)]
+        if max(places) < 0:
+            continue
+        for first in range(start, stop, most):
+            to, to2 = (place + first - start if place >= 0 else -1 for place in places)
+            out.append((first, min(most, stop - first), to, to2))
+    return np.array(out, np.int64).reshape(len(out), 4)
+
+
+def _place(runs, column):
+    """Where a column comes among those of the runs, laid one after the other; -1 if it is in none."""
+    before = 0
+    for first, columns in runs:
+        if first <= column < first + columns:
+            return before + column - first
+        before += columns
+    return -1
+
+
+def outers(da, x, m, runs, x2, m2, runs2):
+    """sum_r da[r, c] x[r, :m]^T as (columns, m) for the columns c of ``runs`` (first, columns); and so of x2.
+
+    da, x and x2 are (R, ...), C-contiguous. Where runs of both meet, da is read once.
+    """
+    da, x, x2 = da.reshape(len(da), -1), x.reshape(len(x), -1), x2.reshape(len(x2), -1)
+    columns, columns2 = (sum(length for _, length in own) for own in (runs, runs2))
+    blocks = _blocks(runs if m else (), runs2 if m2 else (), _SHORT // da.itemsize)
+    if not len(blocks):
+        return np.zeros((columns, m), da.dtype), np.zeros((columns2, m2), da.dtype)
+    pieces = -(-_TASKS // len(blocks))
+    chunk = -(-len(da) // (pieces * _DEPTH)) * _DEPTH
+    count = -(-len(da) // chunk)
+    parts, parts2 = empty((count, columns, m), da.dtype), empty((count, columns2, m2), da.dtype)
+    _outers(parts, parts2, da, blocks, x, _panels(x, m, columns), x2, _panels(x2, m2, columns2), chunk)
+    return _total(parts), _total(parts2)
+
+
+def _panels(x, m, columns):
+    """x[:, :m] in panels; nothing where it serves as it lies, or for an empty sum."""
+    width = panel_columns(m, x.itemsize)
+    if not columns * m or (m % width == 0 and x.shape[1] * x.itemsize <= _SHORT):
+        return np.empty(0, x.dtype)
+    packed = empty((len(x) * -(-m // width) * width,), x.dtype)
+    _pack_rows(packed, x, m, width)
+    return packed
+
+
+def _total(parts):
+    return parts[0] if len(parts) == 1 else parts.sum(axis=0)
 
 
 def outer(da, first, columns, x, m):
     """sum_r da[r, first : first + columns] x[r, :m]^T as (columns, m); da and x are (R, ...) C-contiguous."""
-    da, x = da.reshape(len(da), -1), x.reshape(len(x), -1)
-    if m == 0 or columns == 0:
-        return np.zeros((columns, m), da.dtype)
-    block = min(columns, _SHORT // da.itemsize)
-    pieces = -(-_TASKS // -(-columns // block))
-    chunk = -(-len(da) // (pieces * _DEPTH)) * _DEPTH
-    width = panel_columns(m, da.itemsize)
-    short = m % width == 0 and x.shape[1] * x.itemsize <= _SHORT
-    packed = empty((0 if short else len(x) * -(-m // width) * width,), x.dtype)
-    if not short:
-        _pack_rows(packed, x, m, width)
-    parts = empty((-(-len(da) // chunk), columns, m), da.dtype)
-    _outer(parts, da, first, x, packed, chunk, block)
-    return parts[0] if len(parts) == 1 else parts.sum(axis=0)
+    return outers(da, x, m, ((first, columns),), x, 0, ())[0]
 
 
 @kernel("column_sums", tasks=lambda parts, *rest: len(parts), work=lambda parts, da, *rest: da.size / 4)
@@ -190,8 +251,8 @@ def _column_sums(start, stop, parts, da, chunk):
 
 def column_sums(da):
     """sum_r da[r] of an (R, ...) array."""
-    flat = da.reshape(len(da), -1)
+    whole = da.reshape(len(da), -1)
     chunk = 512
-    parts = np.empty((-(-len(flat) // chunk), flat.shape[1]), da.dtype)
-    _column_sums(parts, flat, chunk)
-    return parts.sum(axis=0).reshape(da.shape[1:])
+    parts = np.empty((-(-len(whole) // chunk), whole.shape[1]), da.dtype)
+    _column_sums(parts, whole, chunk)
+    return _total(parts).reshape(da.shape[1:])

@@ -32,7 +32,7 @@ from .norms import chain_norms, dense_chain_norms, unsettled
 from .orthonormalize import orthonormalize
 from .output import output, output_vjp
 from .overlap import overlap
-from .products import affine, column_sums, input_adjoint, outer
+from .products import affine, column_sums, input_adjoint, outer, outers
 from .resident import contiguous, fill, first_not_finite, in_dtype, in_float64, swapped, unit_rows
 from .rollout import rollout
 from .rows import changing, live_rows, put_rows, row_lengths, row_log_norms
@@ -92,6 +92,7 @@ __all__ = [
     "one_hot",
     "orthonormalize",
     "outer",
+    "outers",
     "output",
     "output_vjp",
     "overlap",

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from ... import _cuda
+from ..._arrays import concatenated
 from . import library, pieces
 from .block import TILE
 
@@ -178,6 +179,15 @@ def outer(da, first, columns, x, m):
     operands = [pieces.read(da, 0), pieces.read(x, 0)]
     pieces.run(piece, len(da), operands, "a product over steps and samples", scratch, multiple=chunk)
     return added(parts, count, (columns, m), _cuda.is_device_array(da))
+
+
+def outers(da, x, m, runs, x2, m2, runs2):
+    """``outer`` over the columns of ``runs`` (first, columns), one after the other, with x; and over those of runs2."""
+    sums = []
+    for given, width, own in ((x, m, runs), (x2, m2, runs2)):
+        parts = [outer(da, first, columns, given, width) for first, columns in own]
+        sums.append(concatenated(parts) if parts else np.zeros((0, width), da.dtype))
+    return tuple(sums)
 
 
 def column_sums(da):
