@@ -232,3 +232,45 @@ def test_names():
         rg.register_cell("fine", Peephole, activations=3)
     with pytest.raises(ValueError, match=r"activations is 'sine'"):
         rg.register_cell("fine", Peephole, activations=("sine",))
+
+
+class Autonomous:
+    """h <- tanh(W h + b), which no input drives."""
+
+    STATES = ("h",)
+    GATES = ("h",)
+    INPUT = ()
+
+    def update(phi, s, a, a2, k):
+        return (phi_slope(phi, a[0])[0],)
+
+    def update_vjp(phi, s, a, a2, k, g):
+        return (type(g[0])(0.0),), (g[0] * phi_slope(phi, a[0])[1],), ()
+
+    UPDATE_BY_STATE = ((0,),)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_cell_without_inputs(dtype):
+    """What a vanilla network makes of inputs that are zero; U has no rows, and nothing depends on x."""
+    rg.register_cell("autonomous", Autonomous, activations=("tanh",))
+    try:
+        rng = np.random.default_rng(0)
+        driven = rg.Network.init("vanilla", 3, 5, seed=1, dtype=dtype)
+        net = rg.Network.init("autonomous", 3, 5, dtype=dtype).replace(W=driven.W, b=driven.b)
+        assert net.U.shape == (0, 5, 3)
+        s0, z = rng.standard_normal((4, 1, 5)).astype(dtype), rng.standard_normal((6, 4, 5)).astype(dtype)
+        loss, x = rg.losses.squared_error(z), np.zeros((6, 4, 3), dtype)
+        wanted = rg.bptt(rg.rollout(driven, x, s0), loss)
+        traj = rg.rollout(net, rng.standard_normal(x.shape).astype(dtype), s0)
+        found = rg.bptt(traj, loss)
+        rtol = 1e-13 if dtype == "float64" else 1e-5
+        for name in ("W", "b", "s0", "s"):
+            assert_close(getattr(found, name), getattr(wanted, name), rtol, name)
+        assert found.U.shape == (0, 5, 3) and not found.x.any()
+        assert_close(rg.rtrl(traj, loss).W, wanted.W, rtol, "rtrl")
+        v = {name: rng.standard_normal(a.shape).astype(dtype) for name, a in net.parameters.items()}
+        own = rg.hessian_vector_product(rg.rollout(driven, x, s0), loss, v | {"U": np.zeros_like(driven.U)})
+        assert_close(rg.hessian_vector_product(traj, loss, v)["W"], own["W"], 10 * rtol, "Hessian")
+    finally:
+        rg.CELLS.pop("autonomous", None)
