@@ -60,6 +60,9 @@ def inner(*key, forced=False, cached=True, in_any_order=False):
     same one, as it is compiled once.
     """
 
+    if forced and in_any_order:
+        raise ValueError("a function that is forced into its callers has no order of its own")
+
     def decorate(function):
         if function.__closure__ and cached and not key and not forced:
             raise ValueError(f"{function.__qualname__} is a closure without a key: another one would be taken for it")

@@ -19,11 +19,30 @@ from .system import written
 
 
 @inner()
-def _mix(s, r, steps, changes, gamma, used, k, damping):
-    """s += damping r - sum_i gamma_i (steps_i + damping changes_i) over the newest ``used``, for one sample."""
+def _mix(s, r, past, gram, factors, gamma, k, damping):
+    """s += damping r - sum_i gamma_i (steps_i + damping changes_i) over the last steps, for one sample.
+
+    r is the residual of iteration k, past = (s and r of the iteration before, steps, changes) and gram what the window
+    holds; all are brought up to date. factors and gamma are scratch.
+    """
+    last_s, last_r, steps, changes = past
     N, window = s.size, len(steps)
-    beta = s.dtype.type(damping)
+    eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
+    beta, kept = s.dtype.type(damping), min(k, window)
+    if k > 0:
+        new = (k - 1) % window
+        for i in range(N):
+            steps[new, i] = s[i] - last_s[i]
+            changes[new, i] = r[i] - last_r[i]
+        for j in range(kept):
+            value = dot(changes[new], changes[j])
+            gram[new, j] = value
+            gram[j, new] = value
+    for j in range(kept):
+        gamma[j] = dot(changes[(k - 1 - j) % window], r)
+    used = mixture(gram, factors, gamma, k, window, kept, DEPENDENT * eps)
     for i in range(N):
+        last_s[i], last_r[i] = s[i], r[i]
         s[i] += beta * r[i]
     for j in range(used):
         a, g = (k - 1 - j) % window, s.dtype.type(gamma[j])
@@ -40,30 +59,30 @@ def _make(name, key, cached, room, apply, cost):
     """
 
     @inner(name, *key, cached=cached)
-    def together(b0, pair, past, small, scratch, s, residuals, iterations, ends, settings, system):
-        # the samples b0 … of one tile, until the last has ended; what a kernel makes is handed on to be borrowed here,
-        # as every view of an array of its own is counted
+    def together(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system):
+        # the samples of one tile, until the last has ended. A kernel counts every view of what it made itself, so the
+        # loops over its scratch are here, where all is borrowed
         tol, limit, window, damping, _ = settings
-        r, last_s, last_r, steps, changes = past
-        gram, weights, gamma, best, since, live = small
-        rows, N = pair.shape[1], r.shape[1]
+        last_s, last_r, steps, changes = past
+        gram, factors, gamma, best, since, live = small
+        rows, N = pair.shape[1], last_s.shape[1]
         eps = 1.1920929e-07 if s.itemsize == 4 else 2.220446049250313e-16
         near, most = ROUNDING * eps * np.sqrt(N), 1 / (eps * eps)
-        flat, states, beta = s.reshape(len(s), N), pair.reshape(2, rows, N), s.dtype.type(damping)
+        whole, states, beta = s.reshape(len(s), N), pair.reshape(2, rows, N), s.dtype.type(damping)
         best[:rows] = np.inf
         since[:rows] = 0
         live[:rows] = True
         left = rows
         for b in range(rows):
             for i in range(N):
-                states[0, b, i] = flat[b0 + b, i]
+                states[0, b, i] = whole[b0 + b, i]
         k = 0
         while left > 0:
             apply(pair, b0, scratch, system)
             for b in range(rows):
                 if not live[b]:
                     continue
-                own, moved, rb = states[0, b], states[1, b], r[b]
+                own, moved = states[0, b], states[1, b]
                 size = np.sqrt(square_distance(moved, own))
                 residuals[k, b0 + b] = size
                 since[b] = 0 if size < best[b] else since[b] + 1
@@ -76,31 +95,14 @@ def _make(name, key, cached, room, apply, cost):
                     live[b] = False
                     left -= 1
                     for i in range(N):
-                        flat[b0 + b, i] = own[i]
-                    continue
-                if window == 0:
+                        whole[b0 + b, i] = own[i]
+                elif window == 0:
                     for i in range(N):
                         own[i] += beta * (moved[i] - own[i])
-                    continue
-                for i in range(N):
-                    rb[i] = moved[i] - own[i]
-                kept = min(k, window)
-                if k > 0:
-                    new = (k - 1) % window
+                else:
                     for i in range(N):
-                        steps[b, new, i] = own[i] - last_s[b, i]
-                        changes[b, new, i] = rb[i] - last_r[b, i]
-                    for j in range(kept):
-                        value = dot(changes[b, new], changes[b, j])
-                        gram[b, new, j] = value
-                        gram[b, j, new] = value
-                for j in range(kept):
-                    gamma[j] = dot(changes[b, (k - 1 - j) % window], rb)
-                for i in range(N):
-                    last_s[b, i] = own[i]
-                    last_r[b, i] = rb[i]
-                used = mixture(gram[b], weights, gamma, k, window, kept, DEPENDENT * eps)
-                _mix(own, rb, steps[b], changes[b], gamma, used, k, damping)
+                        moved[i] -= own[i]
+                    _mix(own, moved, (last_s[b], last_r[b], steps[b], changes[b]), gram[b], factors, gamma, k, damping)
             k += 1
 
     @kernel(
@@ -113,28 +115,16 @@ def _make(name, key, cached, room, apply, cost):
     def run(start, stop, s, residuals, iterations, ends, settings, system):
         window, tile = settings[2], settings[4]
         B, S, n = s.shape
-        row, many = (tile, S * n), (tile, window, S * n)
-        past = (
-            np.empty(row, s.dtype),
-            np.empty(row, s.dtype),
-            np.empty(row, s.dtype),
-            np.empty(many, s.dtype),
-            np.empty(many, s.dtype),
-        )
-        small = (
-            np.empty((tile, window, window)),
-            np.empty((window, window)),
-            np.empty(window),
-            np.empty(tile),
-            np.empty(tile, np.int64),
-            np.empty(tile, np.bool_),
-        )
+        row, many, dtype = (tile, S * n), (tile, window, S * n), s.dtype
+        past = np.empty(row, dtype), np.empty(row, dtype), np.empty(many, dtype), np.empty(many, dtype)
+        mixing = np.empty((tile, window, window)), np.empty((window, window)), np.empty(window)
+        small = (*mixing, np.empty(tile), np.empty(tile, np.int64), np.empty(tile, np.bool_))
         for task in range(start, stop):
             b0 = task * tile
             rows = min(B, b0 + tile) - b0
             scratch = room(s[b0 : b0 + rows], system)
-            pair = np.empty((2, rows, S, n), s.dtype)
-            together(b0, pair, past, small, scratch, s, residuals, iterations, ends, settings, system)
+            pair = np.empty((2, rows, S, n), dtype)
+            together(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system)
 
     return run
 
