@@ -33,7 +33,8 @@ panel_width = unit(panel_columns)  # for kernels; compiling it for Python takes 
 def flat(typingctx, array):
     """The memory of an array from its first element on, as one row: one type for arrays of any dimension.
 
-    Of contiguous arrays the same as ``reshape(-1)``, which asks a function whether it must copy.
+    Of a contiguous array the same as ``reshape(-1)``, which asks a function whether it must copy. It is no owner, so
+    an array that a kernel made must be used after it.
     """
     row = types.Array(array.dtype, 1, "C")
 

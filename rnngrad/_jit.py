@@ -56,8 +56,8 @@ def inner(*key, forced=False, cached=True, in_any_order=False):
 
     ``key`` and ``cached`` as for :func:`kernel`; no key for a function of a module. ``forced`` inlines it into every
     caller: for what is so short that the call would count (with many arrays it costs a tenth of a microsecond), and
-    compiled with each. ``in_any_order``: what it sums may be added in any order, and is added in vectors; always the
-    same one, as it is compiled once.
+    compiled with each. ``in_any_order``: what it sums is added in vectors, in an order that depends on their width and
+    nothing else, as it is compiled once.
     """
 
     if forced and in_any_order:

@@ -98,10 +98,11 @@ class _Lease:
     both, so blocks are never shared.
     """
 
-    block: _Block
+    block: _Block | None = None
 
     def __del__(self) -> None:
-        if _kept is not None and keep_bytes is not None:  # as they are when the interpreter ends
+        # the names are None when the interpreter ends, and there is no block yet where an interrupt comes first
+        if _kept is not None and keep_bytes is not None and self.block is not None:
             _kept.give(self.block)
 
 

@@ -280,6 +280,23 @@ def test_sums_over_many_steps_and_samples(dtype, monkeypatch):
     np.testing.assert_array_equal(products.outer(da, 2, 11, x, 9), again)
 
 
+@inside
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("runs", [[(0, 10), (12, 3)], [(4, 5)], []], ids=str)
+def test_two_sums_of_one_factor(dtype, runs):
+    """The same as on the CPU, which makes both at once; without columns there is nothing."""
+    from rnngrad.kernels import cpu
+    from rnngrad.kernels.cuda import products
+
+    rng = np.random.default_rng(0)
+    da, e, x = (rng.standard_normal((70, size)).astype(dtype) for size in (15, 5, 11))
+    for found, expected in zip(
+        products.outers(da, e, 5, [(0, 15)], x, 11, runs), cpu.outers(da, e, 5, [(0, 15)], x, 11, runs), strict=True
+    ):
+        assert found.shape == expected.shape
+        assert_close(found, expected, DTYPES[dtype])
+
+
 # ---------------------------------------------------------------- exponents
 
 

@@ -13,6 +13,7 @@ from rnngrad.fixedpoint.linear import SOLVERS
 
 torch = oracles.torch
 METHODS = tuple(SOLVERS)
+SEEDS = 20
 
 
 def unrolled(drawn, x, z, steps=1500):
@@ -238,15 +239,17 @@ def test_next_to_a_fold(dtype):
             except ValueError:
                 h = mpmath.findroot(lambda h, own=own: h - mpmath.tanh(2 * h + own), float(fp.h[0, 0]) + 1e-3)
             z = float(mpmath.mpf(float(fp.h[0, 0])) / (1 - 2 * (1 - h * h)))
-        try:
-            grads = rg.implicit_gradient(fp, rg.losses.squared_error(np.zeros((1, 1), dtype)), method="lu")
-        except (rg.ConvergenceError, rg.SingularError):
-            refused += 1
-            continue
-        answers += 1
-        assert abs(grads.z[0, 0, 0] / z - 1) <= 10 * grads.error[0] + 1e-14, gap
-        assert grads.error[0] < 2e-8
-    assert answers >= (6 if dtype == "float64" else 3) and refused >= 3
+        loss = rg.losses.squared_error(np.zeros((1, 1), dtype))
+        for seed in range(SEEDS):  # an error that is drawn too small once in a while is none
+            try:
+                grads = rg.implicit_gradient(fp, loss, method="lu", seed=seed)
+            except (rg.ConvergenceError, rg.SingularError):
+                refused += 1
+                continue
+            answers += 1
+            assert abs(grads.z[0, 0, 0] / z - 1) <= 3 * grads.error[0] + 1e-14, (gap, seed)
+            assert grads.error[0] < 2e-8
+    assert answers >= SEEDS * (6 if dtype == "float64" else 3) and refused >= 3 * SEEDS
 
 
 def test_float32_has_the_digits_of_float64():
@@ -411,3 +414,17 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             rg.implicit_gradient(*arguments, **options)
+
+
+def test_the_rounding_that_is_drawn_knows_nothing_of_the_probe():
+    """One draw serves both judgements of a fixed point; a direction that one hardly meets must not be lost to both."""
+    from rnngrad.fixedpoint.polish import _lower_digits
+
+    drawn = np.random.default_rng(0).uniform(-1, 1, (20_000, 1, 8))
+    lower = _lower_digits(drawn)
+    assert np.abs(lower).max() <= 1 and abs(lower.var() * 3 - 1) < 0.02 and abs(lower.mean()) < 0.01
+    for direction in (np.ones(8), np.eye(8)[3], (-1.0) ** np.arange(8)):
+        probe, rounding = np.abs(drawn[:, 0] @ direction), np.abs(lower[:, 0] @ direction)
+        hardly = probe < np.quantile(probe, 0.05)
+        shares = (rounding[hardly] < np.quantile(rounding, [[0.1], [0.5], [0.9]])).mean(axis=1)
+        np.testing.assert_allclose(shares, [0.1, 0.5, 0.9], atol=0.05)  # of 1000: 5 standard deviations

@@ -111,6 +111,14 @@ def test_an_array_may_outlive_the_module(kept, monkeypatch, name):
     gc.collect()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_lease_that_an_interrupt_left_without_its_block(kept):
+    lease = _memory._lease_of(64).from_address(address(np.zeros(8)))
+    del lease
+    gc.collect()
+    assert not kept._blocks
+
+
 def test_many_threads():
     failures = []
 

@@ -74,7 +74,7 @@ def test_every_kernel_is_shared_out(all_threads, monkeypatch):
         "affine",
         "rollout",
         "backprop",
-        "outer",
+        "outers",
         "factors",
         "adjoint_chain",
         "tangent_chain",

@@ -33,19 +33,19 @@ def polished(
     if here is not fp.map:
         traj = here.trajectory(in_dtype(fp.s, np.float64))
     local = local_jacobians(traj)
-    drawn = rng.uniform(-1, 1, tuple(fp.s.shape))  # for both uses: it takes as long as a step
+    drawn = rng.uniform(-1, 1, tuple(fp.s.shape))
     inverse = inverse_norm(fp, local, method, limit, drawn)
     usual = inverse * min(1.0, 2 / np.sqrt(here.net.N))  # twice what a direction grows by in the mean
     step = directions(local, tuple(fp.s.shape), method, limit)
-    noise = placed_beside(fp.s, 2 * _EPS * drawn)
+    rounding = _rounding(_lower_digits(drawn))
+    either = placed_beside(fp.s, rounding), placed_beside(fp.s, -rounding)
     moved = False
     for left in range(_STEPS, -1, -1):
         r, s = residuals(traj), traj.states[0]
         size = lengths(r)
         enough = tol * np.maximum(1.0, lengths(s)) / usual  # a Newton step that is as short as that is none
         needed = (enough / np.maximum(size * usual, enough)).min()
-        add_products(r, noise, s)
-        away = step(r, float(np.clip(needed, _FINELY, _ROUGHLY)))
+        away = step(_wrong_by(r, s, either), float(np.clip(needed, _FINELY, _ROUGHLY)))
         far = lengths(away)
         lost = ~np.isfinite(far)
         if lost.any():
@@ -62,6 +62,33 @@ def polished(
     if moved:
         local = local_jacobians(traj)
     return at_rest(traj), local, local_jacobians(here.trajectory(_plus(traj.states[0], away))), inverse
+
+
+def _lower_digits(drawn: NDArray) -> NDArray:
+    """Numbers in [-1, 1] from the lower half of the bits of such numbers drawn from a uniform distribution.
+
+    They know nothing of the numbers that the upper half makes, and drawing as many anew takes as long as a step.
+    """
+    shifted = drawn * 2.0**26
+    return 2 * (shifted - np.rint(shifted))
+
+
+def _rounding(drawn: NDArray) -> NDArray:
+    """What numbers may be wrong by, over their size: one to two units of rounding, of either sign.
+
+    Never less than one, or a state of few units would seem to be known exactly once in a while.
+    """
+    return _EPS * (drawn + np.copysign(1.0, drawn))
+
+
+def _wrong_by(r: Any, s: Any, either: tuple[Any, Any]) -> Any:
+    """r + rounding s, or r - rounding s where that is longer, row by row: what is uncertain must not cancel r."""
+    out, other = r, copied(r)
+    add_products(out, either[0], s)
+    add_products(other, either[1], s)
+    longer = np.flatnonzero(lengths(other) > lengths(out))
+    put_rows(out, longer, other, longer)
+    return out
 
 
 def _plus(s: Any, more: Any) -> Any:

@@ -59,8 +59,8 @@ def _make(name, key, cached, room, apply, cost):
     """
 
     @inner(name, *key, cached=cached)
-    def together(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system):
-        # the samples of one tile, until the last has ended. A kernel counts every view of what it made itself, so the
+    def iterate_tile(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system):
+        # until the last sample of the tile has ended. A kernel counts every view of what it made itself, so the
         # loops over its scratch are here, where all is borrowed
         tol, limit, window, damping, _ = settings
         last_s, last_r, steps, changes = past
@@ -124,7 +124,7 @@ def _make(name, key, cached, room, apply, cost):
             rows = min(B, b0 + tile) - b0
             scratch = room(s[b0 : b0 + rows], system)
             pair = np.empty((2, rows, S, n), dtype)
-            together(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system)
+            iterate_tile(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system)
 
     return run
 

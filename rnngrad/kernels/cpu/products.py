@@ -177,7 +177,7 @@ def _outers(start, stop, parts, parts2, da, blocks, x, packed, x2, packed2, chun
 
 
 def _blocks(runs, runs2, most):
-    """(first, columns, to, to2) of blocks of at most ``most`` columns that lie in a run of each or in none."""
+    """(first, columns, to, to2) of blocks of at most ``most`` columns, each as a whole in a run or outside of it."""
     edges = sorted({edge for first, columns in (*runs, *runs2) for edge in (first, first + columns)})
     out = []
     for start, stop in itertools.pairwise(edges):
@@ -203,7 +203,7 @@ def _place(runs, column):
 def outers(da, x, m, runs, x2, m2, runs2):
     """sum_r da[r, c] x[r, :m]^T as (columns, m) for the columns c of ``runs`` (first, columns); and so of x2.
 
-    da, x and x2 are (R, ...), C-contiguous. Where runs of both meet, da is read once.
+    da, x and x2 are (R, ...), C-contiguous. Runs of one may not overlap; where those of both do, da is read once.
     """
     da, x, x2 = da.reshape(len(da), -1), x.reshape(len(x), -1), x2.reshape(len(x2), -1)
     columns, columns2 = (sum(length for _, length in own) for own in (runs, runs2))
