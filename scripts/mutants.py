@@ -528,7 +528,7 @@ MUTANTS = [
     ("fixed_point_adjoint: the point is not polished", "fixedpoint/polish.py", "if not better.any():", "if True:"),
     ("fixed_point_adjoint: the point is taken as exact", "fixedpoint/judged.py", "bad = np.flatnonzero(~(out <= allowed))", "bad = np.flatnonzero(out < 0)"),
     ("fixed_point_adjoint: what the point leaves is not in the error", "fixedpoint/adjoint.py", "error = error + uncertain(", "error = error + 0 * uncertain("),
-    ("fixed_point_adjoint: s* has no rounding", "fixedpoint/polish.py", "add_products(r, noise, s)", "pass"),
+    ("fixed_point_adjoint: s* has no rounding", "fixedpoint/polish.py", "step(_wrong_by(r, s, either), ", "step(r, "),
     ("fixed_point_adjoint: J in float32", "fixedpoint/polish.py", "return at_rest(traj), local, local_jacobians(here.trajectory(_plus(traj.states[0], away)))", "return at_rest(traj), fp.local.in_float64(), fp.local.in_float64()"),
     ("fixed_point_adjoint: lengths whose squares are no numbers", "kernels/cpu/rows.py", "if square > _SQUARES[0] and square < _SQUARES[1]:", "if square == square:"),
     ("fixed_point_adjoint: products are not counted", "fixedpoint/linear.py", "if self.count == self.limit:", "if False:"),
