@@ -78,35 +78,40 @@ class _BorrowArguments(FunctionPass):
         return True
 
 
+class _OwnLibrary(FunctionPass):
+    """Make the library that a function's code goes to, where Numba would, and change how it works."""
+
+    def __init__(self):
+        FunctionPass.__init__(self)
+
+    def run_pass(self, state):
+        state.library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+        self.change(state.library, state.flags)
+        return False
+
+    def change(self, library, flags):
+        raise NotImplementedError
+
+
 @register_pass(mutates_CFG=False, analysis_only=True)
-class _LeaveToCallers(FunctionPass):
+class _LeaveToCallers(_OwnLibrary):
     """Translate only: optimisation and machine code are left to the functions that this one is linked into."""
 
     _name = "rnngrad_leave_to_callers"
 
-    def __init__(self):
-        FunctionPass.__init__(self)
-
-    def run_pass(self, state):
-        library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+    def change(self, library, flags):
         library._optimize_final_module = lambda: None
         library._finalize_final_module = functools.partial(setattr, library, "_finalized", True)
-        state.library = library
-        state.flags.no_compile = True
-        return False
+        flags.no_compile = True
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
-class _FillRegisters(FunctionPass):
-    """Give every function of the library that the code goes to the attribute that asks for whole vector registers."""
+class _FillRegisters(_OwnLibrary):
+    """Ask for whole vector registers, by an attribute of every function."""
 
     _name = "rnngrad_fill_registers"
 
-    def __init__(self):
-        FunctionPass.__init__(self)
-
-    def run_pass(self, state):
-        library = state.targetctx.codegen().create_library(state.func_id.func_qualname)
+    def change(self, library, flags):
         library.enable_object_caching()
         add = library.add_ir_module
 
@@ -117,8 +122,6 @@ class _FillRegisters(FunctionPass):
             add(module)
 
         library.add_ir_module = add_with_attribute
-        state.library = library
-        return False
 
 
 class _Compiler(CompilerBase):

@@ -290,9 +290,8 @@ def test_two_sums_of_one_factor(dtype, runs):
 
     rng = np.random.default_rng(0)
     da, e, x = (rng.standard_normal((70, size)).astype(dtype) for size in (15, 5, 11))
-    for found, expected in zip(
-        products.outers(da, e, 5, [(0, 15)], x, 11, runs), cpu.outers(da, e, 5, [(0, 15)], x, 11, runs), strict=True
-    ):
+    sides = (e, 5, [(0, 15)]), (x, 11, runs)
+    for found, expected in zip(products.outers(da, *sides), cpu.outers(da, *sides), strict=True):
         assert found.shape == expected.shape
         assert_close(found, expected, DTYPES[dtype])
 

@@ -35,7 +35,7 @@ def test_two_sums_are_those_of_numpy(name, R, dtype):
     rng = np.random.default_rng(R)
     width = max(first + count for first, count in (*runs, *runs2)) + 1
     da, e, x = (rng.standard_normal((R, size)).astype(dtype) for size in (width, 2 * n, m))
-    found = outers(da, e, n, runs, x, m, runs2)
+    found = outers(da, (e, n, runs), (x, m, runs2))
     for value, (wanted, most) in zip(found, (sums(da, e, n, runs), sums(da, x, m, runs2)), strict=True):
         assert value.shape == wanted.shape and value.dtype == dtype
         assert (np.abs(value - wanted) <= TOLERANCES[dtype] * most).all()

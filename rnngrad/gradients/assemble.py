@@ -205,7 +205,7 @@ def weight_gradients(
     def stage(suffix: str, da: NDArray, e: NDArray, recurrent: int, inputs: Any) -> dict[str, NDArray]:
         driven = [(p * n, length * n) for _, p, length in input_runs(inputs)]
         da, x_rows = da.reshape(count, -1, n), x.reshape(count, m)
-        dW, dU = kernels.outers(da, e.reshape(count, -1), n, [(0, recurrent * n)], x_rows, m, driven)
+        dW, dU = kernels.outers(da, (e.reshape(count, -1), n, [(0, recurrent * n)]), (x_rows, m, driven))
         return {"W" + suffix: dW.reshape(recurrent, n, n), "U" + suffix: dU.reshape(len(inputs), n, m)}
 
     out = stage("", da, e, cell.recurrent, cell.inputs)

@@ -59,10 +59,11 @@ def _make(name, key, cached, room, apply, cost):
     """
 
     @inner(name, *key, cached=cached)
-    def iterate_tile(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system):
+    def iterate_tile(pair, b0, past, small, scratch, s, record, settings, system):
         # until the last sample of the tile has ended. A kernel counts every view of what it made itself, so the
         # loops over its scratch are here, where all is borrowed
         tol, limit, window, damping, _ = settings
+        residuals, iterations, ends = record
         last_s, last_r, steps, changes = past
         gram, factors, gamma, best, since, live = small
         rows, N = pair.shape[1], last_s.shape[1]
@@ -124,7 +125,7 @@ def _make(name, key, cached, room, apply, cost):
             rows = min(B, b0 + tile) - b0
             scratch = room(s[b0 : b0 + rows], system)
             pair = np.empty((2, rows, S, n), dtype)
-            iterate_tile(pair, b0, past, small, scratch, s, residuals, iterations, ends, settings, system)
+            iterate_tile(pair, b0, past, small, scratch, s, (residuals, iterations, ends), settings, system)
 
     return run
 

@@ -122,8 +122,10 @@ def _clear(out, rows):
 
 
 @inner()
-def _add_block(out, left, d_step, g_step, rows, depth, x, packed, r0):
-    """out[c] += sum of left[c, r] x[r0 + r, :m] over r < depth, for c < rows; x as it lies, or its panels."""
+def _add_block(side, piece, to, left, d_step, g_step, rows, depth, r0):
+    """parts[piece, to + c] += sum of left[c, r] x[r0 + r, :m] over r < depth, c < rows, for a side of ``_outers``."""
+    parts, x, packed = side
+    out = parts[piece, to:]
     m, ldx = out.shape[1], x.shape[1]
     width = panel_width(m, out.itemsize)
     count = (m + width - 1) // width
@@ -136,15 +138,15 @@ def _add_block(out, left, d_step, g_step, rows, depth, x, packed, r0):
 
 @kernel(
     "outers",
-    tasks=lambda parts, parts2, da, blocks, *rest: parts.shape[0] * len(blocks),
-    work=lambda parts, parts2, da, *rest: (parts[0].size + parts2[0].size) * len(da) / MULTIPLY_ADDS,
+    tasks=lambda da, blocks, one, two, chunk: len(one[0]) * len(blocks),
+    work=lambda da, blocks, one, two, chunk: (one[0][0].size + two[0][0].size) * len(da) / MULTIPLY_ADDS,
 )
-def _outers(start, stop, parts, parts2, da, blocks, x, packed, x2, packed2, chunk):
-    """parts[piece, to + c] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows; parts2 of x2.
+def _outers(start, stop, da, blocks, one, two, chunk):
+    """parts[piece, to + c] = sum of da[r, first + c] x[r, :m] over a piece of ``chunk`` rows, for both sides.
 
-    A task is one of ``blocks`` (first, columns, to, to2) over one piece, where -1 is nowhere. Long rows would touch a
-    page of memory at every step of the sum, so the block of da is copied first, ``_DEPTH`` rows at a time; x, if its
-    rows are long, is given packed.
+    A side is (parts, x, panels of x), where panels are given if its rows are long. A task is one of ``blocks``
+    (first, columns, to of one, to of two) over one piece, where -1 is nowhere. Long rows would touch a page of memory
+    at every step of the sum, so the block of da is copied first, ``_DEPTH`` rows at a time.
     """
     R, lead = da.shape
     copied = lead * da.itemsize > _SHORT
@@ -157,9 +159,9 @@ def _outers(start, stop, parts, parts2, da, blocks, x, packed, x2, packed2, chun
         piece = task // len(blocks)
         first, rows, to, to2 = blocks[task % len(blocks)]
         if to >= 0:
-            _clear(parts[piece, to:], rows)
+            _clear(one[0][piece, to:], rows)
         if to2 >= 0:
-            _clear(parts2[piece, to2:], rows)
+            _clear(two[0][piece, to2:], rows)
         r0 = piece * chunk
         end = min(R, r0 + chunk)
         while r0 < end:
@@ -170,9 +172,9 @@ def _outers(start, stop, parts, parts2, da, blocks, x, packed, x2, packed2, chun
             else:
                 left, d_step, g_step = flat(da)[r0 * lead + first :], lead, MR
             if to >= 0:
-                _add_block(parts[piece, to:], left, d_step, g_step, rows, depth, x, packed, r0)
+                _add_block(one, piece, to, left, d_step, g_step, rows, depth, r0)
             if to2 >= 0:
-                _add_block(parts2[piece, to2:], left, d_step, g_step, rows, depth, x2, packed2, r0)
+                _add_block(two, piece, to2, left, d_step, g_step, rows, depth, r0)
             r0 += depth
 
 
@@ -200,22 +202,23 @@ def _place(runs, column):
     return -1
 
 
-def outers(da, x, m, runs, x2, m2, runs2):
-    """sum_r da[r, c] x[r, :m]^T as (columns, m) for the columns c of ``runs`` (first, columns); and so of x2.
+def outers(da, *sides):
+    """For each of two sides (x, m, runs) sum_r da[r, c] x[r, :m]^T as (columns, m), over columns c of its runs.
 
-    da, x and x2 are (R, ...), C-contiguous. Runs of one may not overlap; where those of both do, da is read once.
+    Runs are (first, columns), and those of a side do not overlap; where runs of both do, da is read once. da and x are
+    (R, ...), C-contiguous.
     """
-    da, x, x2 = da.reshape(len(da), -1), x.reshape(len(x), -1), x2.reshape(len(x2), -1)
-    columns, columns2 = (sum(length for _, length in own) for own in (runs, runs2))
-    blocks = _blocks(runs if m else (), runs2 if m2 else (), _SHORT // da.itemsize)
-    if not len(blocks):
-        return np.zeros((columns, m), da.dtype), np.zeros((columns2, m2), da.dtype)
-    pieces = -(-_TASKS // len(blocks))
+    da = da.reshape(len(da), -1)
+    blocks = _blocks(*(runs if m else () for _, m, runs in sides), _SHORT // da.itemsize)
+    pieces = -(-_TASKS // max(len(blocks), 1))
     chunk = -(-len(da) // (pieces * _DEPTH)) * _DEPTH
-    count = -(-len(da) // chunk)
-    parts, parts2 = empty((count, columns, m), da.dtype), empty((count, columns2, m2), da.dtype)
-    _outers(parts, parts2, da, blocks, x, _panels(x, m, columns), x2, _panels(x2, m2, columns2), chunk)
-    return _total(parts), _total(parts2)
+    operands = []
+    for x, m, runs in sides:
+        x, columns = x.reshape(len(x), -1), sum(length for _, length in runs)
+        parts = empty((-(-len(da) // chunk), columns, m), da.dtype)
+        operands.append((parts, x, _panels(x, m, columns)))
+    _outers(da, blocks, *operands, chunk)
+    return tuple(parts[0] if len(parts) == 1 else parts.sum(axis=0) for parts, _, _ in operands)
 
 
 def _panels(x, m, columns):
@@ -228,13 +231,9 @@ def _panels(x, m, columns):
     return packed
 
 
-def _total(parts):
-    return parts[0] if len(parts) == 1 else parts.sum(axis=0)
-
-
 def outer(da, first, columns, x, m):
     """sum_r da[r, first : first + columns] x[r, :m]^T as (columns, m); da and x are (R, ...) C-contiguous."""
-    return outers(da, x, m, ((first, columns),), x, 0, ())[0]
+    return outers(da, (x, m, ((first, columns),)), (x, 0, ()))[0]
 
 
 @kernel("column_sums", tasks=lambda parts, *rest: len(parts), work=lambda parts, da, *rest: da.size / 4)
@@ -255,4 +254,4 @@ def column_sums(da):
     chunk = 512
     parts = np.empty((-(-len(whole) // chunk), whole.shape[1]), da.dtype)
     _column_sums(parts, whole, chunk)
-    return _total(parts).reshape(da.shape[1:])
+    return parts.sum(axis=0).reshape(da.shape[1:])

@@ -181,12 +181,12 @@ def outer(da, first, columns, x, m):
     return added(parts, count, (columns, m), _cuda.is_device_array(da))
 
 
-def outers(da, x, m, runs, x2, m2, runs2):
-    """``outer`` over the columns of ``runs`` (first, columns), one after the other, with x; and over those of runs2."""
+def outers(da, *sides):
+    """``outer`` for each side (x, m, runs), over the columns of its runs (first, columns), one after the other."""
     sums = []
-    for given, width, own in ((x, m, runs), (x2, m2, runs2)):
-        parts = [outer(da, first, columns, given, width) for first, columns in own]
-        sums.append(concatenated(parts) if parts else np.zeros((0, width), da.dtype))
+    for x, m, runs in sides:
+        parts = [outer(da, first, columns, x, m) for first, columns in runs]
+        sums.append(concatenated(parts) if parts else np.zeros((0, m), da.dtype))
     return tuple(sums)
 
 
